@@ -34,7 +34,8 @@ class Frame:
         stamp: time of exposure in nanoseconds.
         camera: name of the camera.
         frame_id: optical frame of the camera (REP-103), '' when unknown.
-        depth: (H, W) float32 metres registered to the image, NaN where unknown, or None.
+        depth: (h, w) float32 metres along the optical axis, registered to the image (same field of view, any size),
+            NaN where unknown, or None.
         intrinsics: (3, 3) float64 camera matrix K, or None.
     """
 
@@ -87,6 +88,7 @@ class Observation:
         embeddings: (N, D) float32, unit rows.
         frame_embeddings: (2, D) float32 unit rows, coarse then detailed; (0, D) when the model has none.
         model_id: what made it; observations with different ids are never compared.
+        positions: (N, 3) float32 metres in the optical frame `frame_id`, NaN where depth was unknown; None without depth.
     """
 
     stamp: int
@@ -100,6 +102,7 @@ class Observation:
     embeddings: FloatArray
     frame_embeddings: FloatArray
     model_id: str
+    positions: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -185,6 +188,28 @@ class Calibration:
         return (1.0 / (1.0 + np.exp(-logit))).astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelInfo:
+    """All that is needed to read a model's embeddings without having the model.
+
+    Attributes:
+        model_id: name, weights hash and prompt, for example 'nano-3f2a91c0'.
+        dim: D, length of an embedding.
+        calibration: how its cosines are read.
+        identity_view: (D, K) float32 linear map to the part that compares individuals rather than kinds; None means
+            the whole embedding.
+    """
+
+    model_id: str
+    dim: int
+    calibration: Calibration
+    identity_view: FloatArray | None = None
+
+    def identity(self, embeddings: FloatArray) -> FloatArray:
+        """(N, D) embeddings to (N, K) unit rows whose cosine compares individuals."""
+        return embeddings if self.identity_view is None else unit_rows(embeddings @ self.identity_view)
+
+
 class Outcome(Enum):
     """How a question ended; the values are those of srv/Find.srv."""
 
@@ -197,7 +222,7 @@ class Outcome(Enum):
 class Candidate:
     """One object that may be meant: where it was last seen, and how well it matches.
 
-    score = semantic * iou. `track_id` 0 and `object_id` '' mean none.
+    score = semantic * iou. `track_id` 0 and `object_id` '' mean none. `position` is (3,) metres in `frame_id`, or None.
     """
 
     camera: str
@@ -212,6 +237,7 @@ class Candidate:
     object_id: str = ''
     status: TrackStatus | None = None
     row: int = -1
+    position: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

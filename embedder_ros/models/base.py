@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
-from embedder_ros.types import Boxes, Calibration, FloatArray, Frame, Observation
+from embedder_ros.types import Boxes, FloatArray, Frame, ModelInfo, Observation
 
 
 class TextKind(IntEnum):
@@ -24,16 +24,8 @@ class Embedder(Protocol):
     """
 
     @property
-    def model_id(self) -> str:
-        """Name, weights hash and prompt, for example 'nano-3f2a91c0'. Embeddings with different ids never meet."""
-
-    @property
-    def dim(self) -> int:
-        """Length D of an embedding."""
-
-    @property
-    def calibration(self) -> Calibration:
-        """How cosines become semantic probabilities, and the abstention thresholds."""
+    def info(self) -> ModelInfo:
+        """Model id, dimension, calibration and identity view."""
 
     def encode(self, frames: Sequence[Frame]) -> Sequence[Any]:
         """What is computed once per frame and shared by proposals and embedding; opaque to callers, one per frame."""
@@ -43,9 +35,6 @@ class Embedder(Protocol):
 
     def embed_text(self, texts: Sequence[str], kind: TextKind = TextKind.OBJECT) -> FloatArray:
         """(T, D) float32 unit rows. Raises UserError for an empty text or one of more than 1000 characters."""
-
-    def identity(self, embeddings: FloatArray) -> FloatArray:
-        """(N, D) embeddings to (N, K) unit rows whose cosine compares individuals rather than kinds."""
 
 
 class Proposer(Protocol):
