@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from embedder_ros.models.base import Embedder, Proposer
+from embedder_ros.positions import box_positions
 from embedder_ros.types import Boxes, Frame, Observation
 
 
@@ -30,12 +32,13 @@ class Pipeline:
         self.score_threshold = score_threshold
 
     def observe(self, frames: Sequence[Frame]) -> list[Observation]:
-        """One Observation per frame, in the frames' order."""
+        """One Observation per frame, in the frames' order; with positions where a frame has depth and intrinsics."""
         if not frames:
             return []
         encoded = self.embedder.encode(frames)
         boxes = [self._kept(b) for b in self.proposer.propose(frames, encoded, self.max_objects)]
-        return self.embedder.embed(frames, encoded, boxes)
+        observations = self.embedder.embed(frames, encoded, boxes)
+        return [_with_positions(f, o) for f, o in zip(frames, observations, strict=True)]
 
     def embed_boxes(self, frame: Frame, xyxy: np.ndarray) -> Observation:
         """Embed boxes that somebody else chose; (N, 4) pixels, clipped to the image by the caller."""
@@ -45,3 +48,8 @@ class Pipeline:
     def _kept(self, boxes: Boxes) -> Boxes:
         keep = boxes.objectness >= self.score_threshold
         return boxes if keep.all() else Boxes(boxes.xyxy[keep], boxes.objectness[keep])
+
+
+def _with_positions(frame: Frame, observation: Observation) -> Observation:
+    positions = box_positions(frame, observation.boxes)
+    return observation if positions is None else replace(observation, positions=positions)

@@ -9,7 +9,7 @@ systems' maps with ghosts. Time is always a stamp in nanoseconds, never a count 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from typing import Any
 
@@ -111,6 +111,12 @@ class Observation:
     def dim(self) -> int:
         """Length D of one embedding."""
         return int(self.embeddings.shape[1])
+
+    def row(self, index: int) -> Observation:
+        """The same observation with this row alone."""
+        rows = slice(index, index + 1)
+        per_object = {name: getattr(self, name)[rows] for name in ('boxes', 'objectness', 'iou', 'embeddings')}
+        return replace(self, **per_object, positions=None if self.positions is None else self.positions[rows])
 
 
 class TrackStatus(IntEnum):

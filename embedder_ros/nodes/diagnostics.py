@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/diagnostics of the embedder: named states with the fix in the text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from embedder_ros.nodes.cameras import Camera, CameraInputs
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+# Seconds by which stamps may differ from the node's clock before it is worth telling.
+STALE = 5.0
+
+
+def status(name: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
+    """One status; values are shown as text."""
+    pairs = [KeyValue(key=str(k), value=f'{v:.3f}' if isinstance(v, float) else str(v)) for k, v in values.items()]
+    return DiagnosticStatus(level=level, name=name, message=message, hardware_id='', values=pairs)
+
+
+def array(stamp: Any, statuses: Iterable[DiagnosticStatus]) -> DiagnosticArray:
+    """Statuses as published on /diagnostics."""
+    message = DiagnosticArray(status=list(statuses))
+    message.header.stamp = stamp
+    return message
+
+
+class CameraMonitor:
+    """Compares a camera's counts with those of the last look, one look a second."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Counter[str]] = {}
+
+    def look(self, node_name: str, inputs: CameraInputs, camera: Camera, replaced: int) -> DiagnosticStatus:
+        """The camera's state since the last look."""
+        counts = Counter(camera.counts, replaced=replaced)
+        new = counts - self._last.get(camera.name, Counter())
+        self._last[camera.name] = counts
+        level, message = self._judge(inputs, camera, new)
+        values = {'topic': camera.image_topic, 'received': counts['received'], 'dropped for a newer frame': replaced}
+        values |= {k: v for k, v in counts.items() if k not in ('received', 'replaced')}
+        values |= {'stamp age (s)': camera.age, 'last error': camera.last_error or 'none'}
+        return status(f'{node_name}: camera {camera.name}', level, message, values)
+
+    @staticmethod
+    def _judge(inputs: CameraInputs, camera: Camera, new: Counter[str]) -> tuple[bytes, str]:
+        if not new['received']:
+            return WARN, waiting(inputs, camera)
+        if new['invalid image']:
+            return WARN, f'{new["invalid image"]} of {new["received"]} images cannot be used: {camera.last_error}'
+        if abs(camera.age) > STALE:
+            return WARN, (
+                f'stale stamps: images are stamped {camera.age:.0f} s before now. Synchronise the clocks; when replaying '
+                'a bag, play it with --clock and set use_sim_time'
+            )
+        return OK, f'{new["received"]} images a second'
+
+
+def waiting(inputs: CameraInputs, camera: Camera) -> str:
+    """Why no image arrives, and what to do."""
+    expected = 'sensor_msgs/msg/CompressedImage' if camera.compressed else 'sensor_msgs/msg/Image'
+    types = inputs.offered_types(camera)
+    if not types:
+        return f'waiting for image: nobody publishes {camera.image_topic}. Remap it, or set image_topics'
+    if expected not in types:
+        return (
+            f'{camera.image_topic} carries {", ".join(types)}, not {expected}. Compressed topics are recognised by a name '
+            "that ends in '/compressed'"
+        )
+    return (
+        f'{camera.image_topic} is published but no image arrives. Images larger than the shared-memory segment are lost: '
+        'set FASTDDS_DEFAULT_PROFILES_FILE to share/embedder_ros/config/fastdds.xml for this node and the camera'
+    )

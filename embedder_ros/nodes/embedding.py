@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the grounder gets a query embedded: from an embedder in the same process, or through its services."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from rclpy.clock import Clock, ClockType
+
+from embedder_ros.nodes.embedder import Embedder
+from embedder_ros.srv import EmbedRegion, EmbedText
+from embedder_ros.types import FloatArray, UserError
+
+
+class QueryEmbedder(Protocol):
+    """Turns what is asked into one unit vector of the running model."""
+
+    async def text(self, text: str) -> FloatArray:
+        """(D,) for comparison with object embeddings. Raises UserError."""
+
+    async def region(self, region: Any) -> FloatArray:
+        """(D,) of the meant box. Raises UserError."""
+
+
+class LocalEmbedder:
+    """An embedder node in this process: one model in memory."""
+
+    def __init__(self, node: Embedder) -> None:
+        self._node = node
+
+    async def text(self, text: str) -> FloatArray:
+        """See QueryEmbedder."""
+        return self._node.embed_texts([text])[0]
+
+    async def region(self, region: Any) -> FloatArray:
+        """See QueryEmbedder."""
+        return (await self._node.embed_region(region))[1].embeddings[0]
+
+
+class RemoteEmbedder:
+    """An embedder node in another process, through `embed_text` and `embed_region`."""
+
+    def __init__(self, node: Any, timeout: float) -> None:
+        self._node = node
+        self._timeout = timeout
+        self._clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._text = node.create_client(EmbedText, 'embed_text')
+        self._region = node.create_client(EmbedRegion, 'embed_region')
+
+    async def text(self, text: str) -> FloatArray:
+        """See QueryEmbedder."""
+        response = await self._call(self._text, EmbedText.Request(texts=[text]))
+        return np.array(response.embeddings, np.float32)
+
+    async def region(self, region: Any) -> FloatArray:
+        """See QueryEmbedder."""
+        response = await self._call(self._region, EmbedRegion.Request(region=region))
+        return np.array(response.embedding, np.float32)
+
+    async def _call(self, client: Any, request: Any) -> Any:
+        if not client.service_is_ready():
+            raise UserError(f'service {client.srv_name} is not there; start the embedder in the same namespace')
+        future = client.call_async(request)
+        late = UserError(f'service {client.srv_name} did not answer within {self._timeout:g} s; see /diagnostics')
+        timer = self._node.create_timer(self._timeout, lambda: future.set_exception(late), clock=self._clock)
+        try:
+            response = await future
+        finally:
+            self._node.destroy_timer(timer)
+            client.remove_pending_request(future)
+        if not response.success:
+            raise UserError(response.message)
+        return response
