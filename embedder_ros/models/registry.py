@@ -18,12 +18,13 @@ class Model:
     proposer: Proposer
 
 
-def load_model(name: str, *, device: str = 'auto', threads: int = 0) -> Model:
+def load_model(name: str, *, device: str = 'auto', precision: str = 'auto', threads: int = 0) -> Model:
     """Load `name`: 'nano', or a folder that holds a model.
 
     Args:
         name: a registered name or a path.
         device: 'auto', 'cpu' or 'cuda'. Asking for a GPU that is not there is an error, never a silent CPU.
+        precision: 'auto', 'fp32' or 'fp16'; a precision the model cannot run in is an error.
         threads: CPU threads of the inference session; 0 lets the runtime choose.
 
     Raises:
@@ -33,5 +34,5 @@ def load_model(name: str, *, device: str = 'auto', threads: int = 0) -> Model:
 
     if name == 'nano' or (Path(name) / nano.MANIFEST).is_file():
         folder = nano.WEIGHTS if name == 'nano' else Path(name)
-        return Model(*nano.load(folder, device=device, threads=threads))
+        return Model(*nano.load(folder, device=device, precision=precision, threads=threads))
     raise UserError(f"model '{name}' is neither 'nano' nor a folder with {nano.MANIFEST}; set parameter 'model' to one of them")

@@ -7,6 +7,7 @@ The same tables declare the parameters to ROS, write config/perception.yaml and 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -106,8 +107,6 @@ def _range(p: Parameter) -> str:
 
 
 def _yaml_value(value: Any) -> str:
-    import json
-
     return json.dumps(value)
 
 
@@ -115,19 +114,19 @@ def yaml_text() -> str:
     """config/perception.yaml: every parameter at its default, with its sentence."""
     lines = [
         '# Written by `embedder-ros params --yaml` from embedder_ros/nodes/parameters.py; a test holds them equal.',
-        '# Node names are matched in any namespace.',
+        '# One block for both nodes, in any namespace; each node reads the parameters it declares.',
+        '/**:',
+        '  ros__parameters:',
     ]
-    for node, table in (('embedder', EMBEDDER), ('grounder', GROUNDER)):
-        lines += [f'/**/{node}:', '  ros__parameters:']
-        for p in table:
-            lines += [f'    # {p.sentence}' + (f' ({_range(p)})' if _range(p) else '')]
-            lines += [f'    {p.name}: {_yaml_value(p.default)}']
+    for p in {p.name: p for p in (*EMBEDDER, *GROUNDER)}.values():
+        lines += [f'    # {p.sentence}' + (f' ({_range(p)})' if _range(p) else '')]
+        lines += [f'    {p.name}: {_yaml_value(p.default)}']
     return '\n'.join(lines) + '\n'
 
 
 def markdown() -> str:
     """The README's parameter tables."""
-    lines = []
+    lines: list[str] = []
     for node, table in (('embedder', EMBEDDER), ('grounder', GROUNDER)):
         lines += [f'| `{node}` parameter | default | range | meaning |', '|---|---|---|---|']
         lines += [f'| `{p.name}` | `{_yaml_value(p.default)}` | {_range(p)} | {p.sentence} |' for p in table]

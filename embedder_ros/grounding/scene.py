@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in view now: the newest observation and the live tracks of every camera."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from embedder_ros.grounding.ground import ground
+from embedder_ros.tracking.tracker import Tracker
+from embedder_ros.types import NANOSECONDS, Answer, Calibration, FloatArray, ModelInfo, Observation, Track, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One camera's newest observation, its live tracks, and when it arrived (nanoseconds of the node's clock)."""
+
+    observation: Observation
+    tracks: list[Track]
+    arrival: int
+
+
+class Scene:
+    """Feeds each camera's tracker and keeps its newest view.
+
+    Age is counted from arrival on the node's own clock, not from the stamp, so that a camera or a bag whose clock is
+    off is still answered from; how old the stamps are is a matter for /diagnostics.
+
+    Args:
+        model: how the embeddings are read; observations of another model are refused.
+        max_lost: seconds a track may stay unseen, see Tracker.
+    """
+
+    def __init__(self, model: ModelInfo, *, max_lost: float) -> None:
+        self.model = model
+        self._max_lost = max_lost
+        self._ids = itertools.count(1)
+        self._trackers: dict[str, Tracker] = {}
+        self.views: dict[str, View] = {}
+
+    def update(self, observation: Observation, now: int) -> list[Track]:
+        """Take one camera's newest observation; return its tracks. Raises UserError for another model's."""
+        if observation.model_id != self.model.model_id:
+            raise UserError(f'observation of model {observation.model_id}, expected {self.model.model_id}')
+        tracks = self._tracker(observation.camera).update(observation)
+        self.views[observation.camera] = View(observation, tracks, now)
+        return tracks
+
+    def _tracker(self, camera: str) -> Tracker:
+        if camera not in self._trackers:
+            self._trackers[camera] = Tracker(
+                camera, ids=self._ids, identity=self.model.identity, max_lost=self._max_lost
+            )
+        return self._trackers[camera]
+
+    def find(
+        self, query: FloatArray, calibration: Calibration, *, cameras: Sequence[str], now: int, max_age: float, limit: int
+    ) -> Answer:
+        """Ground a (D,) unit query in the newest views of the given cameras; all cameras when none is named.
+
+        Raises:
+            UserError: a camera that has never been seen.
+        """
+        unknown = [c for c in cameras if c not in self.views]
+        if unknown:
+            raise UserError(f"no camera '{unknown[0]}'; seen so far: {', '.join(sorted(self.views)) or 'none'}")
+        views = [v for name, v in self.views.items() if not cameras or name in cameras]
+        return ground(
+            query,
+            [v.observation for v in views],
+            calibration,
+            tracks=[t for v in views for t in v.tracks],
+            ages=[max(0, now - v.arrival) / NANOSECONDS for v in views],
+            max_age=max_age,
+            max_candidates=limit,
+        )
+
+    def track(self, track_id: int) -> Track:
+        """A live track. Raises UserError when there is none with this id."""
+        for view in self.views.values():
+            for track in view.tracks:
+                if track.track_id == track_id:
+                    return track
+        raise UserError(f'no live track {track_id}; see topic tracks')
