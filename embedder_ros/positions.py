@@ -39,7 +39,7 @@ def _median_depth(frame: Frame, centre: FloatArray, size: FloatArray) -> FloatAr
     rows = (centre[:, 1:] + size[:, 1:] * steps) * (height / frame.height)
     columns = np.clip(columns.astype(np.intp), 0, width - 1)
     rows = np.clip(rows.astype(np.intp), 0, height - 1)
-    samples = frame.depth[rows[:, :, None], columns[:, None, :]].reshape(len(centre), -1)
+    samples = frame.depth[rows[:, :, None], columns[:, None, :]].reshape(-1, SAMPLES * SAMPLES)
     known = np.isfinite(samples).sum(axis=1)
     enough = known >= SAMPLES * SAMPLES // 10
     median = np.full(len(centre), np.nan, np.float32)
