@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from embedder_ros.nodes import images, qos
+from embedder_ros.nodes import images, wire
 from embedder_ros.nodes.messages import stamp_to_ns
 from embedder_ros.nodes.slots import Slots
 from embedder_ros.types import NANOSECONDS, Frame, UserError
@@ -79,11 +79,11 @@ class CameraInputs:
     def _subscribe(self, camera: Camera) -> list[Any]:
         create = self._node.create_subscription
         kind = CompressedImage if camera.compressed else Image
-        subscriptions = [create(kind, camera.image_topic, partial(self._on_image, camera), qos.CAMERA)]
+        subscriptions = [create(kind, camera.image_topic, partial(self._on_image, camera), wire.CAMERA_QOS)]
         if camera.depth_topic:
             subscriptions += [
-                create(Image, camera.depth_topic, partial(self._on_depth, camera), qos.CAMERA),
-                create(CameraInfo, camera.info_topic, partial(self._on_info, camera), qos.CAMERA),
+                create(Image, camera.depth_topic, partial(self._on_depth, camera), wire.CAMERA_QOS),
+                create(CameraInfo, camera.info_topic, partial(self._on_info, camera), wire.CAMERA_QOS),
             ]
         return subscriptions
 

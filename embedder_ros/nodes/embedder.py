@@ -6,15 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from sensor_msgs.msg import Image
 
 from embedder_ros import draw
 from embedder_ros.models.base import TextKind
 from embedder_ros.models.registry import load_model
-from embedder_ros.msg import ModelInfo, ObjectEmbeddings
-from embedder_ros.nodes import diagnostics, images, lifecycle, messages, parameters, qos, regions
+from embedder_ros.nodes import diagnostics, images, lifecycle, messages, parameters, regions, wire
 from embedder_ros.nodes.cameras import CameraInputs, configured_cameras
 from embedder_ros.nodes.slots import Slots
 from embedder_ros.nodes.worker import Worker
@@ -38,7 +36,7 @@ class Embedder(LifecycleNode):
         self._slots = Slots()
         self._monitor = diagnostics.CameraMonitor()
         self._latency = float('nan')
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', qos.OUTPUT)
+        self._diagnostics = self.create_publisher(*wire.DIAGNOSTICS.args)
         self.create_timer(1.0, self._diagnose)
 
     @lifecycle.reported
@@ -51,13 +49,13 @@ class Embedder(LifecycleNode):
         self.pipeline = Pipeline(
             model.embedder, model.proposer, max_objects=v.max_objects, score_threshold=v.score_threshold
         )
-        self._objects = self.create_lifecycle_publisher(ObjectEmbeddings, 'objects', qos.OUTPUT)
-        self._picture = self.create_lifecycle_publisher(Image, 'objects_image', qos.OUTPUT)
-        self._info = self.create_publisher(ModelInfo, 'model', qos.STATE)
+        self._objects = self.create_lifecycle_publisher(*wire.OBJECTS.args)
+        self._picture = self.create_lifecycle_publisher(*wire.PICTURE.args)
+        self._info = self.create_publisher(*wire.MODEL.args)
         self._info.publish(messages.model_info_to_msg(model.embedder.info))
         self._offered = [
-            self.create_service(EmbedText, 'embed_text', self._on_embed_text),
-            self.create_service(EmbedRegion, 'embed_region', self._on_embed_region),
+            self.create_service(*wire.EMBED_TEXT.args, self._on_embed_text),
+            self.create_service(*wire.EMBED_REGION.args, self._on_embed_region),
         ]
         self.get_logger().info(f'model {model.embedder.info.model_id} is ready')
         return super().on_configure(state)

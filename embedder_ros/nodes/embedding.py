@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from rclpy.clock import Clock, ClockType
 
+from embedder_ros.nodes import wire
 from embedder_ros.nodes.embedder import Embedder
 from embedder_ros.srv import EmbedRegion, EmbedText
 from embedder_ros.types import FloatArray, UserError
@@ -45,8 +46,8 @@ class RemoteEmbedder:
         self._node = node
         self._timeout = timeout
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._text = node.create_client(EmbedText, 'embed_text')
-        self._region = node.create_client(EmbedRegion, 'embed_region')
+        self._text = node.create_client(*wire.EMBED_TEXT.args)
+        self._region = node.create_client(*wire.EMBED_REGION.args)
 
     async def text(self, text: str) -> FloatArray:
         """See QueryEmbedder."""

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lifecycle node: `objects` in; tracks and targets out; answers `find` and runs `follow`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+
+from embedder_ros.grounding.scene import Scene
+from embedder_ros.msg import ModelInfo, ObjectEmbeddings
+from embedder_ros.nodes import diagnostics, lifecycle, messages, parameters, wire
+from embedder_ros.nodes.embedding import QueryEmbedder, RemoteEmbedder
+from embedder_ros.nodes.follow import FollowServer
+from embedder_ros.srv import Find
+from embedder_ros.types import Answer, Calibration, FloatArray, UserError
+
+DEFAULT_CANDIDATES = 5
+MAX_CANDIDATES = 100
+
+
+class Grounder(LifecycleNode):
+    """Tracks every camera and answers questions about what is in view.
+
+    Args:
+        embedder: embeds queries; None asks an embedder node in another process.
+    """
+
+    def __init__(self, embedder: QueryEmbedder | None = None, **kwargs: Any) -> None:
+        super().__init__('grounder', **kwargs)
+        parameters.declare(self, parameters.GROUNDER)
+        self.failure = ''
+        self.scene: Scene | None = None
+        self._embedder = embedder
+        self._active = False
+        self._invalid = 0
+        self._diagnostics = self.create_publisher(*wire.DIAGNOSTICS.args)
+        self.create_timer(1.0, self._diagnose)
+
+    @lifecycle.reported
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        """Offer the services; listening starts at activate."""
+        self._values = parameters.read(self, parameters.GROUNDER)
+        self.queries = self._embedder or RemoteEmbedder(self, self._values.embed_timeout)
+        self._tracks = self.create_lifecycle_publisher(*wire.TRACKS.args)
+        self._find = self.create_service(*wire.FIND.args, self._on_find)
+        self._follow = FollowServer(self)
+        self._subscriptions_in = [
+            self.create_subscription(ModelInfo, wire.MODEL.name, self._on_model, wire.STATE_QOS),
+            self.create_subscription(ObjectEmbeddings, wire.OBJECTS.name, self._on_objects, wire.OUTPUT_QOS),
+        ]
+        return super().on_configure(state)
+
+    @lifecycle.reported
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        """Start to track."""
+        self._active = True
+        return super().on_activate(state)
+
+    @lifecycle.reported
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        """Stop tracking; what was in view is forgotten, since it will be old when tracking starts again."""
+        self.close()
+        return super().on_deactivate(state)
+
+    @lifecycle.reported
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        """Withdraw the services."""
+        self._follow.destroy()
+        self.destroy_service(self._find)
+        self.destroy_lifecycle_publisher(self._tracks)
+        for subscription in self._subscriptions_in:
+            self.destroy_subscription(subscription)
+        self.scene = None
+        return super().on_cleanup(state)
+
+    @lifecycle.reported
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        """Stop tracking."""
+        self.close()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Stop tracking; harmless when not started."""
+        self._active = False
+        if self.scene is not None:
+            self.scene = self._new_scene(self.scene.model)
+
+    @property
+    def now(self) -> int:
+        """The node's clock, nanoseconds."""
+        return self.get_clock().now().nanoseconds
+
+    def ready_scene(self) -> Scene:
+        """The scene. Raises UserError, saying what is missing, before it can be asked."""
+        if not self._active:
+            raise UserError('the grounder is not active; activate it first')
+        if self.scene is None:
+            raise UserError("no model has been announced on topic 'model'; is the embedder configured? See /diagnostics")
+        return self.scene
+
+    @property
+    def calibration(self) -> Calibration:
+        """The model's, with the thresholds that the parameters override."""
+        own, v = self.ready_scene().model.calibration, self._values
+        return replace(
+            own,
+            found=own.found if v.found_threshold < 0 else v.found_threshold,
+            margin=own.margin if v.margin < 0 else v.margin,
+        )
+
+    async def find(self, query: FloatArray, cameras: Sequence[str], max_age: float = 0.0, limit: int = 0) -> Answer:
+        """Ground a (D,) query vector in the newest views."""
+        return self.ready_scene().find(
+            query,
+            self.calibration,
+            cameras=list(cameras),
+            now=self.now,
+            max_age=max_age or self._values.max_age,
+            limit=min(limit or DEFAULT_CANDIDATES, MAX_CANDIDATES),
+        )
+
+    def _new_scene(self, model: Any) -> Scene:
+        return Scene(model, max_lost=self._values.max_lost)
+
+    def _on_model(self, msg: ModelInfo) -> None:
+        model = messages.model_info_from_msg(msg)
+        if self.scene is None or self.scene.model.model_id != model.model_id:
+            self.scene = self._new_scene(model)
+
+    def _on_objects(self, msg: ObjectEmbeddings) -> None:
+        if not self._active or self.scene is None:
+            return
+        try:
+            observation = messages.observation_from_msg(msg)
+            tracks = self.scene.update(observation, self.now)
+        except UserError as error:
+            self._invalid += 1
+            self.get_logger().warning(f'objects message skipped: {error}', throttle_duration_sec=10.0)
+            return
+        self._tracks.publish(messages.tracks_to_msg(tracks, observation))
+        self._follow.on_frame(observation, tracks)
+
+    async def _on_find(self, request: Find.Request, response: Find.Response) -> Find.Response:
+        try:
+            return await self._answer(request, response)
+        except UserError as error:
+            response.success, response.message = False, str(error)
+            return response
+
+    async def _answer(self, request: Find.Request, response: Find.Response) -> Find.Response:
+        return response
+
+    def _diagnose(self) -> None:
+        values = {'skipped messages': self._invalid}
+        if self.scene is None:
+            level, message = diagnostics.WARN, "waiting for topic 'model' from the embedder"
+        else:
+            level, message = (diagnostics.OK, 'tracking') if self._active else (diagnostics.OK, 'not active')
+            values |= {f'live tracks, {name}': len(view.tracks) for name, view in self.scene.views.items()}
+        if self.failure:
+            level, message = diagnostics.ERROR, self.failure
+        status = diagnostics.status(f'{self.get_name()}: scene', level, message, values)
+        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), [status]))
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the grounder alone; an embedder node must run in the same namespace."""
+    lifecycle.run(lambda: [Grounder()], args)
+
+
+if __name__ == '__main__':
+    main()

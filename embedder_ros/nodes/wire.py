@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every topic, service and action of the nodes, declared once: name, type, quality of service, sentence.
+
+The nodes create their publishers and services from these, and the README's tables are written from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from embedder_ros.action import Follow
+from embedder_ros.msg import ModelInfo, ObjectEmbeddings, Targets, Tracks
+from embedder_ros.srv import EmbedRegion, EmbedText, Find
+
+# REP-2003: a best-effort subscription hears best-effort and reliable cameras alike. Depth 1: only the newest counts.
+CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+OUTPUT_QOS = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
+STATE_QOS = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic; `*topic.args` is what rclpy's create_publisher and create_subscription take."""
+
+    name: str
+    type: Any
+    qos: QoSProfile
+    node: str
+    sentence: str
+
+    @property
+    def args(self) -> tuple[Any, str, QoSProfile]:
+        """Type, name, quality of service."""
+        return self.type, self.name, self.qos
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service or action."""
+
+    name: str
+    type: Any
+    node: str
+    sentence: str
+
+    @property
+    def args(self) -> tuple[Any, str]:
+        """Type and name."""
+        return self.type, self.name
+
+
+# Subscribed. Image topics take their names from the parameters.
+IMAGE = Topic('image', Image, CAMERA_QOS, 'embedder', "A camera; the names are parameter image_topics'.")
+COMPRESSED = Topic('image/compressed', CompressedImage, CAMERA_QOS, 'embedder', "A topic named so is JPEG or PNG.")
+DEPTH = Topic('depth', Image, CAMERA_QOS, 'embedder', "Registered depth, 16UC1 mm or 32FC1 m; parameter depth_topics.")
+CAMERA_INFO = Topic('camera_info', CameraInfo, CAMERA_QOS, 'embedder', 'Beside the image topic; used with depth.')
+
+# Published.
+OBJECTS = Topic('objects', ObjectEmbeddings, OUTPUT_QOS, 'embedder', 'What each frame showed.')
+MODEL = Topic('model', ModelInfo, STATE_QOS, 'embedder', 'How to read the embeddings; latched.')
+PICTURE = Topic('objects_image', Image, OUTPUT_QOS, 'embedder', 'Boxes drawn on the frame, only while subscribed.')
+TRACKS = Topic('tracks', Tracks, OUTPUT_QOS, 'grounder', 'The live tracks of a camera after each frame.')
+TARGETS = Topic('targets', Targets, OUTPUT_QOS, 'grounder', 'The targets of all Follow goals, in each frame.')
+DIAGNOSTICS = Topic('/diagnostics', DiagnosticArray, OUTPUT_QOS, 'both', 'Named states with the fix in the text, 1 Hz.')
+
+EMBED_TEXT = Service('embed_text', EmbedText, 'embedder', 'Texts to embeddings.')
+EMBED_REGION = Service('embed_region', EmbedRegion, 'embedder', 'A box, point or mask of a frame to an embedding.')
+FIND = Service('find', Find, 'grounder', '"Find the red handle": found, ambiguous or not found, with candidates.')
+FOLLOW = Service('follow', Follow, 'grounder', 'Find once, then the target in every frame until cancelled.')
+
+SUBSCRIBED = (IMAGE, COMPRESSED, DEPTH, CAMERA_INFO)
+PUBLISHED = (OBJECTS, MODEL, PICTURE, TRACKS, TARGETS, DIAGNOSTICS)
+SERVICES = (EMBED_TEXT, EMBED_REGION, FIND)
+ACTIONS = (FOLLOW,)
+
+
+def _type_name(interface: Any) -> str:
+    package, kind = interface.__module__.split('.')[:2]
+    return f'{package}/{kind}/{interface.__name__}'
+
+
+def _qos_text(qos: QoSProfile) -> str:
+    words = ['best effort' if qos.reliability == ReliabilityPolicy.BEST_EFFORT else 'reliable', f'depth {qos.depth}']
+    return ', '.join(words + ['transient local'] * (qos.durability == DurabilityPolicy.TRANSIENT_LOCAL))
+
+
+def markdown() -> str:
+    """The README's tables of topics, services and actions."""
+    lines = ['| topic | type | node | QoS | |', '|---|---|---|---|---|']
+    for way, topics in (('in', SUBSCRIBED), ('out', PUBLISHED)):
+        lines += [
+            f'| `{t.name}` ({way}) | `{_type_name(t.type)}` | `{t.node}` | {_qos_text(t.qos)} | {t.sentence} |' for t in topics
+        ]
+    lines += ['', '| service or action | type | node | |', '|---|---|---|---|']
+    lines += [f'| `{s.name}` | `{_type_name(s.type)}` | `{s.node}` | {s.sentence} |' for s in (*SERVICES, *ACTIONS)]
+    return '\n'.join(lines) + '\n'
