@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations of one camera to tracks: which box of this frame continues which chain of boxes.
+
+Our own short tracker rather than the `trackers` package, whose ages are counted in frames (a robot drops frames), which
+does not look at embeddings, and which pulls the GUI build of OpenCV. Boxes decide where they overlap; the identity
+part of the embedding decides where the camera or the thing has moved; a look-alike out of reach is never picked up.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from embedder_ros.types import NANOSECONDS, FloatArray, Observation, Track, TrackStatus, box_iou, unit_rows
+
+FORBIDDEN = 1e6
+# Share of a new view in the running appearance and velocity. Raising it follows changes faster and drifts to neighbours.
+APPEARANCE_STEP = 0.2
+VELOCITY_STEP = 0.5
+
+
+@dataclass(slots=True)
+class _State:
+    """A track between frames. `velocity` is (2,) pixels a second of the box's centre."""
+
+    track_id: int
+    box: FloatArray
+    velocity: FloatArray
+    embedding: FloatArray
+    looks: FloatArray
+    iou: float
+    objectness: float
+    first_stamp: int
+    last_stamp: int
+    sightings: int = 1
+    confirmed: bool = False
+
+
+def _same(embeddings: FloatArray) -> FloatArray:
+    return embeddings
+
+
+class Tracker:
+    """Tracks one camera.
+
+    Args:
+        camera: its name.
+        ids: where track ids come from; share one iterator between cameras to keep ids unique.
+        identity: (N, D) embeddings to (N, K) unit rows that compare individuals.
+        max_lost: seconds a confirmed track may stay unseen. Raising it bridges longer occlusions and risks picking up
+            a look-alike.
+        max_new_lost: seconds an unconfirmed track may stay unseen. Raising it keeps more false proposals alive.
+        confirm: seconds over which a track must be seen, at least twice, to be TRACKED. Raising it delays true tracks.
+        min_iou: overlap with the predicted box that continues a track. Raising it loses fast things, lowering it swaps
+            neighbours.
+        min_looks: identity cosine that an overlapping box needs. Raising it breaks tracks when the view changes.
+        reacquire_looks: identity cosine with which a box that does not overlap continues a track. Lowering it swaps
+            look-alikes.
+        reach: image widths a second that a thing may move against its prediction. Raising it swaps look-alikes.
+        max_scale: factor by which a box's area may change between sightings.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        *,
+        ids: Iterator[int] | None = None,
+        identity: Callable[[FloatArray], FloatArray] = _same,
+        max_lost: float = 3.0,
+        max_new_lost: float = 0.5,
+        confirm: float = 0.15,
+        min_iou: float = 0.25,
+        min_looks: float = 0.2,
+        reacquire_looks: float = 0.8,
+        reach: float = 0.5,
+        max_scale: float = 4.0,
+    ) -> None:
+        self.camera = camera
+        self.counts: Counter[str] = Counter()
+        self._ids = ids if ids is not None else itertools.count(1)
+        self._identity = identity
+        self._max_lost, self._max_new_lost, self._confirm = max_lost, max_new_lost, confirm
+        self._min_iou, self._min_looks, self._reacquire = min_iou, min_looks, reacquire_looks
+        self._reach, self._max_scale = reach, max_scale
+        self._states: list[_State] = []
+        self._model: tuple[str, int] | None = None
+        self._stamp: int | None = None
+        self._last: list[Track] = []
+
+    def update(self, observation: Observation) -> list[Track]:
+        """Take the next frame's observation; return every live track, and those REMOVED by this frame once.
+
+        A stamp that goes backwards, or another model, removes all tracks and starts anew (counted as 'restarts'); a
+        repeated stamp changes nothing ('repeated stamps'); rows that are not finite are left out ('bad rows').
+        """
+        if observation.stamp == self._stamp:
+            self.counts['repeated stamps'] += 1
+            return [t for t in self._last if t.status is not TrackStatus.REMOVED]
+        ended = self._restart(observation)
+        rows, looks = self._good_rows(observation)
+        matches = self._match(observation, rows, looks)
+        removed = self._continue(observation, rows, looks, matches)
+        seen = {**matches, **self._begin(observation, rows, looks, set(matches.values()))}
+        live = [self._track(s, observation, rows[seen[i]] if i in seen else -1) for i, s in enumerate(self._states)]
+        self._states = [s for i, s in enumerate(self._states) if i not in removed]
+        self._stamp = observation.stamp
+        self._last = ended + live
+        return list(self._last)
+
+    def _restart(self, observation: Observation) -> list[Track]:
+        model = (observation.model_id, observation.dim)
+        backwards = self._stamp is not None and observation.stamp < self._stamp
+        if not backwards and self._model in (None, model):
+            self._model = model
+            return []
+        self.counts['restarts'] += 1
+        stamp = self._stamp if self._stamp is not None else observation.stamp
+        ended = [self._frozen(s, TrackStatus.REMOVED, -1, stamp) for s in self._states]
+        self._states, self._model = [], model
+        return ended
+
+    def _good_rows(self, observation: Observation) -> tuple[list[int], FloatArray]:
+        good = np.isfinite(observation.boxes).all(axis=1) & np.isfinite(observation.embeddings).all(axis=1)
+        self.counts['bad rows'] += int((~good).sum())
+        rows = np.flatnonzero(good)
+        return rows.tolist(), self._identity(observation.embeddings[rows])
+
+    def _match(self, observation: Observation, rows: list[int], looks: FloatArray) -> dict[int, int]:
+        """One-to-one: index of a state -> index into `rows`."""
+        if not self._states or not rows:
+            return {}
+        cost = self._cost(observation, observation.boxes[rows], looks)
+        pairs = zip(*linear_sum_assignment(cost), strict=True)
+        return {int(i): int(j) for i, j in pairs if cost[i, j] < FORBIDDEN}
+
+    def _cost(self, observation: Observation, boxes: FloatArray, looks: FloatArray) -> FloatArray:
+        gap = np.array([(observation.stamp - s.last_stamp) / NANOSECONDS for s in self._states], np.float32)
+        old = np.stack([s.box for s in self._states])
+        shift = np.stack([s.velocity for s in self._states]) * np.minimum(gap, 1.0)[:, None]
+        expected = old + np.concatenate([shift, shift], axis=1)
+        iou = np.maximum(box_iou(expected, boxes), box_iou(old, boxes))
+        cosine = np.stack([s.looks for s in self._states]) @ looks.T
+        near = self._distance(expected, boxes) <= self._reach * observation.width * np.minimum(gap, 1.0)[:, None]
+        scale = _area(boxes)[None] / _area(old)[:, None]
+        possible = (np.maximum(scale, 1 / scale) <= self._max_scale) & (
+            ((iou >= self._min_iou) & (cosine >= self._min_looks)) | (near & (cosine >= self._reacquire))
+        )
+        return np.where(possible, 2.0 - iou - cosine, FORBIDDEN)
+
+    @staticmethod
+    def _distance(a: FloatArray, b: FloatArray) -> FloatArray:
+        return np.linalg.norm(_centre(a)[:, None] - _centre(b)[None], axis=2)
+
+    def _continue(
+        self, observation: Observation, rows: list[int], looks: FloatArray, matches: dict[int, int]
+    ) -> set[int]:
+        """Update matched states; return the indices of those that have been unseen for too long."""
+        removed = set()
+        for i, state in enumerate(self._states):
+            if i in matches:
+                self._sight(state, observation, rows[matches[i]], looks[matches[i]])
+            elif (observation.stamp - state.last_stamp) / NANOSECONDS > self._patience(state):
+                removed.add(i)
+        return removed
+
+    def _patience(self, state: _State) -> float:
+        return self._max_lost if state.confirmed else min(self._max_new_lost, self._max_lost)
+
+    def _sight(self, state: _State, observation: Observation, row: int, looks: FloatArray) -> None:
+        box = observation.boxes[row]
+        gap = (observation.stamp - state.last_stamp) / NANOSECONDS
+        velocity = (_centre(box[None]) - _centre(state.box[None]))[0] / gap
+        state.velocity = (1 - VELOCITY_STEP) * state.velocity + VELOCITY_STEP * velocity
+        state.embedding = _blend(state.embedding, observation.embeddings[row])
+        state.looks = _blend(state.looks, looks)
+        state.box, state.last_stamp = box.copy(), observation.stamp
+        state.iou, state.objectness = float(observation.iou[row]), float(observation.objectness[row])
+        state.sightings += 1
+        state.confirmed |= (state.last_stamp - state.first_stamp) / NANOSECONDS >= self._confirm
+
+    def _begin(
+        self, observation: Observation, rows: list[int], looks: FloatArray, taken: set[int]
+    ) -> dict[int, int]:
+        """A new track for every row that continues none: index of its state -> index into `rows`."""
+        begun = {}
+        for j, row in enumerate(rows):
+            if j in taken:
+                continue
+            begun[len(self._states)] = j
+            self._states.append(
+                _State(
+                    track_id=next(self._ids),
+                    box=observation.boxes[row].copy(),
+                    velocity=np.zeros(2, np.float32),
+                    embedding=observation.embeddings[row].copy(),
+                    looks=looks[j].copy(),
+                    iou=float(observation.iou[row]),
+                    objectness=float(observation.objectness[row]),
+                    first_stamp=observation.stamp,
+                    last_stamp=observation.stamp,
+                )
+            )
+        return begun
+
+    def _track(self, state: _State, observation: Observation, row: int) -> Track:
+        if row >= 0:
+            status = TrackStatus.TRACKED if state.confirmed else TrackStatus.NEW
+        else:
+            unseen = (observation.stamp - state.last_stamp) / NANOSECONDS
+            status = TrackStatus.REMOVED if unseen > self._patience(state) else TrackStatus.LOST
+        return self._frozen(state, status, row, observation.stamp)
+
+    def _frozen(self, state: _State, status: TrackStatus, row: int, stamp: int) -> Track:
+        return Track(
+            track_id=state.track_id,
+            camera=self.camera,
+            status=status,
+            row=row,
+            box=state.box,
+            embedding=state.embedding,
+            iou=state.iou,
+            objectness=state.objectness,
+            first_stamp=state.first_stamp,
+            last_stamp=state.last_stamp,
+            stamp=stamp,
+        )
+
+
+def _centre(boxes: FloatArray) -> FloatArray:
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def _area(boxes: FloatArray) -> FloatArray:
+    return np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-6)
+
+
+def _blend(old: FloatArray, new: FloatArray) -> FloatArray:
+    return unit_rows((1 - APPEARANCE_STEP) * old + APPEARANCE_STEP * new)
