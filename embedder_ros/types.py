@@ -179,6 +179,8 @@ class Calibration:
         margin: score by which the first candidate must beat the second distinct object. Raising it turns
             right answers into AMBIGUOUS.
         image_scale, image_bias: the same for frame embeddings.
+        identity_scale, identity_bias: sigmoid(scale * cosine + bias) of two identity views is the probability that they
+            show the same individual.
     """
 
     scale: float
@@ -187,11 +189,16 @@ class Calibration:
     margin: float
     image_scale: float = 1.0
     image_bias: float = 0.0
+    identity_scale: float = 10.0
+    identity_bias: float = -7.0
 
     def semantic(self, cosine: FloatArray) -> FloatArray:
-        """Sigmoid(scale * cosine + bias), elementwise, float32."""
-        logit = self.scale * np.asarray(cosine, np.float32) + self.bias
-        return (1.0 / (1.0 + np.exp(-logit))).astype(np.float32)
+        """How probable it is that an object with this cosine to a text matches it; elementwise, float32."""
+        return _sigmoid(self.scale * np.asarray(cosine, np.float32) + self.bias)
+
+    def same(self, cosine: FloatArray) -> FloatArray:
+        """How probable it is that two identity views with this cosine show one individual; elementwise, float32."""
+        return _sigmoid(self.identity_scale * np.asarray(cosine, np.float32) + self.identity_bias)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,6 +275,10 @@ class Answer:
     frames_searched: int = 0
     objects_searched: int = 0
     age: float = -1.0
+
+
+def _sigmoid(logit: FloatArray) -> FloatArray:
+    return (1.0 / (1.0 + np.exp(-logit))).astype(np.float32)
 
 
 def unit_rows(rows: Any) -> FloatArray:

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A query vector against what is in view: found, ambiguous or not found, and why.
+
+score = semantic * iou (MODELS.md 1.8). Several boxes on one thing count as one: otherwise every answer would be
+ambiguous with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from embedder_ros.types import (
+    Answer,
+    Calibration,
+    Candidate,
+    FloatArray,
+    Observation,
+    Outcome,
+    Track,
+    UserError,
+    box_iou,
+)
+
+# Overlap from which two boxes are taken for one thing. Raising it makes answers ambiguous with a second box on the
+# same thing; lowering it hides a neighbour.
+SAME_IOU = 0.45
+# Share of the smaller box inside the larger from which they are nested: a handle on its drawer, a mug without its
+# handle. Nested boxes are listed as candidates of their own, but they are the same place, so they are no rivals.
+NESTED = 0.8
+# Ranked rows that are looked at for distinct candidates; rows beyond it cannot be among the best few.
+RANKED = 200
+
+Identity = Callable[[FloatArray], FloatArray]
+
+
+def ground(
+    query: FloatArray,
+    observations: Sequence[Observation],
+    calibration: Calibration,
+    *,
+    identity: Identity | None = None,
+    tracks: Sequence[Track] = (),
+    ages: Sequence[float] | None = None,
+    max_age: float = float('inf'),
+    max_candidates: int = 5,
+) -> Answer:
+    """Answer which observed object the query means.
+
+    FOUND needs a score of `calibration.found`, and `calibration.margin` over the best rival: the next distinct object
+    in the same camera. An object in another camera may well be the same thing, so it is listed but is no rival.
+
+    Args:
+        query: (D,) unit vector: a text's embedding, or an object's with `identity`.
+        observations: the newest of each camera, all of one model.
+        calibration: how cosines are read, and the thresholds.
+        identity: given when the query is an object's embedding: the map to the part that compares individuals.
+        tracks: live tracks of these observations, to name the candidates.
+        ages: seconds since each observation; None means all are fresh.
+        max_age: observations older than this are not searched.
+        max_candidates: most candidates in the answer.
+
+    Raises:
+        UserError: the query's length is not the observations' (another model's vector).
+    """
+    ages = [0.0] * len(observations) if ages is None else ages
+    newest = min(ages, default=-1.0)
+    fresh = [o for o, age in zip(observations, ages, strict=True) if age <= max_age]
+    if not fresh:
+        reason = 'stale_frames' if observations else 'no_frames'
+        return Answer(Outcome.NOT_FOUND, reason, threshold=calibration.found, age=newest)
+    ranked = _ranked(query, fresh, calibration, identity)
+    candidates = [_named(c, tracks) for c in _distinct(ranked)]
+    outcome, reason, margin = _judge(candidates, calibration)
+    return Answer(
+        outcome,
+        reason,
+        candidates[:max_candidates],
+        margin,
+        calibration.found,
+        frames_searched=len(fresh),
+        objects_searched=sum(map(len, fresh)),
+        age=newest,
+    )
+
+
+def match(query: FloatArray, observation: Observation, calibration: Calibration, identity: Identity | None) -> FloatArray:
+    """How well each object of an observation matches the query, (N,) in 0..1, without iou."""
+    if query.shape != (observation.dim,):
+        raise UserError(
+            f'the query has {query.shape[-1]} numbers and model {observation.model_id} {observation.dim}: embed it with that model'
+        )
+    if identity is None:
+        return calibration.semantic(observation.embeddings @ query)
+    return calibration.same(identity(observation.embeddings) @ identity(query[None])[0])
+
+
+def _ranked(
+    query: FloatArray, observations: Sequence[Observation], calibration: Calibration, identity: Identity | None
+) -> list[Candidate]:
+    rows = [(o, r) for o in observations for r in range(len(o))]
+    if not rows:
+        return []
+    semantic = np.concatenate([match(query, o, calibration, identity) for o in observations])
+    score = semantic * np.concatenate([o.iou for o in observations])
+    best = np.argsort(-score, kind='stable')[:RANKED]
+    return [_candidate(*rows[i], float(score[i]), float(semantic[i])) for i in best]
+
+
+def _candidate(observation: Observation, row: int, score: float, semantic: float) -> Candidate:
+    o = observation
+    return Candidate(
+        camera=o.camera,
+        frame_id=o.frame_id,
+        stamp=o.stamp,
+        box=o.boxes[row],
+        score=score,
+        semantic=semantic,
+        iou=float(o.iou[row]),
+        objectness=float(o.objectness[row]),
+        row=row,
+        position=None if o.positions is None else o.positions[row],
+    )
+
+
+def _distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """The best box of every thing."""
+    kept: list[Candidate] = []
+    for candidate in ranked:
+        rivals = [k.box for k in kept if k.camera == candidate.camera]
+        if not rivals or box_iou(candidate.box[None], np.stack(rivals)).max() < SAME_IOU:
+            kept.append(candidate)
+    return kept
+
+
+def _judge(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[Outcome, str, float]:
+    if not candidates:
+        return Outcome.NOT_FOUND, 'no_objects', 0.0
+    best = candidates[0]
+    rivals = (c for c in candidates[1:] if c.camera == best.camera and not _nested(best.box, c.box))
+    margin = best.score - next((c.score for c in rivals), 0.0)
+    if best.score < calibration.found:
+        return Outcome.NOT_FOUND, 'below_threshold', margin
+    if margin < calibration.margin:
+        return Outcome.AMBIGUOUS, 'small_margin', margin
+    return Outcome.FOUND, 'found', margin
+
+
+def _nested(a: FloatArray, b: FloatArray) -> bool:
+    shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
+    return bool(shared >= NESTED * min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
+
+
+def _named(candidate: Candidate, tracks: Sequence[Track]) -> Candidate:
+    for track in tracks:
+        if track.camera == candidate.camera and track.row == candidate.row and track.stamp == candidate.stamp:
+            return replace(candidate, track_id=track.track_id, object_id=track.object_id, status=track.status)
+    return candidate
