@@ -54,7 +54,7 @@ def subscribe() -> None:
     from rclpy.qos import qos_profile_sensor_data
     from sensor_msgs.msg import Image
 
-    from embedder_ros.nodes.images import image_to_rgb
+    from embedder_ros.images import image_to_rgb
 
     received = []
 

@@ -18,8 +18,9 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from embedder_ros.nodes import images
-from embedder_ros.nodes.images import ImageError
+from embedder_ros import images
+from embedder_ros.images import ImageError
+from embedder_ros.nodes.images import rgb_to_image, rgb_to_jpeg
 from embedder_ros.types import UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -212,33 +213,34 @@ def test_photographs_survive_every_way_out_and_in(photo: str) -> None:
     """Publish and read back: raw without loss, JPEG nearly, 1 % JPEG recognisably."""
     rgb, header = getattr(skimage.data, photo)(), Header(frame_id='camera')
     for encoding in ('rgb8', 'bgr8'):
-        msg = images.rgb_to_image(rgb, header, encoding)
+        msg = rgb_to_image(rgb, header, encoding)
         assert msg.header.frame_id == 'camera'
         np.testing.assert_array_equal(images.image_to_rgb(msg), rgb)
     for quality, tolerance in ((95, 4), (1, 30)):
-        error = images.compressed_to_rgb(images.rgb_to_jpeg(rgb, header, quality)).astype(int) - rgb
+        error = images.compressed_to_rgb(rgb_to_jpeg(rgb, header, quality)).astype(int) - rgb
         assert np.abs(error).mean() < tolerance
         assert abs(np.mean(error, axis=(0, 1))).max() < tolerance  # no channel is swapped
 
 
 def test_publishing_a_cut_out_grey_and_an_unknown_encoding() -> None:
     """A strided cut-out is published as it looks; grey by the usual weights; anything else is refused."""
-    msg = images.rgb_to_image(RGB[1:5, 2:7], Header())
+    msg = rgb_to_image(RGB[1:5, 2:7], Header())
     assert (msg.height, msg.width, msg.step) == (4, 5, 15)
     np.testing.assert_array_equal(images.image_to_rgb(msg), RGB[1:5, 2:7])
-    grey = images.image_to_rgb(images.rgb_to_image(RGB, Header(), 'mono8'))[..., 0]
+    grey = images.image_to_rgb(rgb_to_image(RGB, Header(), 'mono8'))[..., 0]
     assert np.abs(grey - RGB @ [0.299, 0.587, 0.114]).max() <= 1
     with pytest.raises(ImageError, match='rgb8, bgr8, mono8'):
-        images.rgb_to_image(RGB, Header(), 'hsv8')
+        rgb_to_image(RGB, Header(), 'hsv8')
 
 
 def test_publishing_with_field_checks_on() -> None:
     """The generated setters have a second, checking mode, chosen at import; both take what we give."""
     code = (
-        'import numpy as np\nfrom std_msgs.msg import Header\nfrom embedder_ros.nodes import images\n'
+        'import numpy as np\nfrom std_msgs.msg import Header\nfrom embedder_ros import images\n'
+        'from embedder_ros.nodes.images import rgb_to_image, rgb_to_jpeg\n'
         'rgb = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)\n'
-        'assert (images.image_to_rgb(images.rgb_to_image(rgb, Header())) == rgb).all()\n'
-        'assert images.compressed_to_rgb(images.rgb_to_jpeg(rgb, Header())).shape == (3, 4, 3)\n'
+        'assert (images.image_to_rgb(rgb_to_image(rgb, Header())) == rgb).all()\n'
+        'assert images.compressed_to_rgb(rgb_to_jpeg(rgb, Header())).shape == (3, 4, 3)\n'
     )
     environment = {**os.environ, 'ROS_PYTHON_CHECK_FIELDS': '1'}
     subprocess.run([sys.executable, '-c', code], env=environment, check=True, timeout=120)

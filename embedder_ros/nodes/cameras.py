@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from embedder_ros.nodes import images, wire
+from embedder_ros import images
+from embedder_ros.nodes import wire
 from embedder_ros.nodes.messages import stamp_to_ns
 from embedder_ros.nodes.slots import Slots
 from embedder_ros.types import NANOSECONDS, Frame, UserError

@@ -12,8 +12,9 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from embedder_ros import draw
 from embedder_ros.models.base import TextKind
 from embedder_ros.models.registry import load_model
-from embedder_ros.nodes import diagnostics, images, lifecycle, messages, parameters, regions, wire
+from embedder_ros.nodes import diagnostics, lifecycle, messages, parameters, regions, wire
 from embedder_ros.nodes.cameras import CameraInputs, configured_cameras
+from embedder_ros.nodes.images import rgb_to_image
 from embedder_ros.nodes.slots import Slots
 from embedder_ros.nodes.worker import Worker
 from embedder_ros.pipeline import Pipeline
@@ -125,7 +126,7 @@ class Embedder(LifecycleNode):
         if self._picture.get_subscription_count():
             for frame, observation in zip(frames, observations, strict=True):
                 header = messages.header(observation.stamp, observation.frame_id)
-                self._picture.publish(images.rgb_to_image(draw.draw_observation(frame.image, observation), header))
+                self._picture.publish(rgb_to_image(draw.draw_observation(frame.image, observation), header))
         self._latency = (self.get_clock().now().nanoseconds - frames[-1].stamp) / NANOSECONDS
 
     def _on_embed_text(self, request: EmbedText.Request, response: EmbedText.Response) -> EmbedText.Response:

@@ -19,10 +19,11 @@ from numpy.typing import ArrayLike
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
+from embedder_ros.images import to_field
 from embedder_ros.models.base import TextKind
 from embedder_ros.msg import GroundedObject, ObjectEmbeddings, Tracks
 from embedder_ros.msg import ModelInfo as ModelInfoMsg
-from embedder_ros.nodes.images import rgb_to_jpeg, to_field
+from embedder_ros.nodes.images import rgb_to_jpeg
 from embedder_ros.srv import EmbedRegion, EmbedText, Find
 from embedder_ros.types import (
     NANOSECONDS,

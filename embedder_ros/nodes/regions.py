@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embedder_ros.nodes import images
+from embedder_ros import images
 from embedder_ros.nodes.messages import stamp_to_ns
 from embedder_ros.nodes.worker import Worker
 from embedder_ros.pipeline import Pipeline
