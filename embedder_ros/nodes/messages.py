@@ -157,6 +157,7 @@ def model_info_to_msg(info: ModelInfo) -> ModelInfoMsg:
     msg = ModelInfoMsg(model_id=info.model_id, dim=info.dim)
     msg.scale, msg.bias, msg.image_scale, msg.image_bias = map(float, (c.scale, c.bias, c.image_scale, c.image_bias))
     msg.found, msg.margin = float(c.found), float(c.margin)
+    msg.identity_scale, msg.identity_bias = float(c.identity_scale), float(c.identity_bias)
     if info.identity_view is not None:
         msg.identity_dim = info.identity_view.shape[1]
         msg.identity_view = to_field(info.identity_view, 'f')
@@ -166,6 +167,7 @@ def model_info_to_msg(info: ModelInfo) -> ModelInfoMsg:
 def model_info_from_msg(msg: ModelInfoMsg) -> ModelInfo:
     """How to read a model's embeddings. Raises UserError when the message contradicts itself."""
     numbers = (msg.scale, msg.bias, msg.found, msg.margin, msg.image_scale, msg.image_bias)
+    numbers += (msg.identity_scale, msg.identity_bias)
     view = _rows(msg, 'identity_view', msg.dim if msg.identity_dim else 0, msg.identity_dim)
     if not (msg.model_id and msg.dim and np.isfinite(numbers).all() and np.isfinite(view).all()):
         raise UserError(f"ModelInfo of model '{msg.model_id}', dim {msg.dim}: empty, or not finite; {_REMEDY}")
