@@ -25,7 +25,8 @@ def box_positions(frame: Frame, boxes: FloatArray) -> FloatArray | None:
     """
     if frame.depth is None or frame.intrinsics is None:
         return None
-    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    centre: FloatArray = (boxes[:, :2] + boxes[:, 2:]) / np.float32(2)
+    size = boxes[:, 2:] - boxes[:, :2]
     z = _median_depth(frame, centre, size)
     fx, fy, cx, cy = frame.intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]]
     return np.stack([(centre[:, 0] - cx) / fx * z, (centre[:, 1] - cy) / fy * z, z], axis=1).astype(np.float32)

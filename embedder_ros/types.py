@@ -236,6 +236,7 @@ class Candidate:
     """One object that may be meant: where it was last seen, and how well it matches.
 
     score = semantic * iou. `track_id` 0 and `object_id` '' mean none. `position` is (3,) metres in `frame_id`, or None.
+    `unseen` is seconds since that sighting.
     """
 
     camera: str
@@ -251,6 +252,7 @@ class Candidate:
     status: TrackStatus | None = None
     row: int = -1
     position: FloatArray | None = None
+    unseen: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

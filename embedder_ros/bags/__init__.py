@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Bags, videos and photos: read, write, replay."""

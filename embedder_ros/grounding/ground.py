@@ -67,7 +67,7 @@ def ground(
     """
     ages = [0.0] * len(observations) if ages is None else ages
     newest = min(ages, default=-1.0)
-    fresh = [o for o, age in zip(observations, ages, strict=True) if age <= max_age]
+    fresh = [(o, age) for o, age in zip(observations, ages, strict=True) if age <= max_age]
     if not fresh:
         reason = 'stale_frames' if observations else 'no_frames'
         return Answer(Outcome.NOT_FOUND, reason, threshold=calibration.found, age=newest)
@@ -81,16 +81,19 @@ def ground(
         margin,
         calibration.found,
         frames_searched=len(fresh),
-        objects_searched=sum(map(len, fresh)),
+        objects_searched=sum(len(o) for o, _ in fresh),
         age=newest,
     )
 
 
-def match(query: FloatArray, observation: Observation, calibration: Calibration, identity: Identity | None) -> FloatArray:
+def match(
+    query: FloatArray, observation: Observation, calibration: Calibration, identity: Identity | None
+) -> FloatArray:
     """How well each object of an observation matches the query, (N,) in 0..1, without iou."""
     if query.shape != (observation.dim,):
         raise UserError(
-            f'the query has {query.shape[-1]} numbers and model {observation.model_id} {observation.dim}: embed it with that model'
+            f'the query has {query.shape[-1]} numbers and model {observation.model_id} has {observation.dim}: '
+            'embed it with that model'
         )
     if identity is None:
         return calibration.semantic(observation.embeddings @ query)
@@ -98,18 +101,18 @@ def match(query: FloatArray, observation: Observation, calibration: Calibration,
 
 
 def _ranked(
-    query: FloatArray, observations: Sequence[Observation], calibration: Calibration, identity: Identity | None
+    query: FloatArray, aged: Sequence[tuple[Observation, float]], calibration: Calibration, identity: Identity | None
 ) -> list[Candidate]:
-    rows = [(o, r) for o in observations for r in range(len(o))]
+    rows = [(o, age, r) for o, age in aged for r in range(len(o))]
     if not rows:
         return []
-    semantic = np.concatenate([match(query, o, calibration, identity) for o in observations])
-    score = semantic * np.concatenate([o.iou for o in observations])
+    semantic = np.concatenate([match(query, o, calibration, identity) for o, _ in aged])
+    score = semantic * np.concatenate([o.iou for o, _ in aged])
     best = np.argsort(-score, kind='stable')[:RANKED]
-    return [_candidate(*rows[i], float(score[i]), float(semantic[i])) for i in best]
+    return [_candidate(*rows[int(i)], score=float(score[i]), semantic=float(semantic[i])) for i in best]
 
 
-def _candidate(observation: Observation, row: int, score: float, semantic: float) -> Candidate:
+def _candidate(observation: Observation, age: float, row: int, score: float, semantic: float) -> Candidate:
     o = observation
     return Candidate(
         camera=o.camera,
@@ -122,6 +125,7 @@ def _candidate(observation: Observation, row: int, score: float, semantic: float
         objectness=float(o.objectness[row]),
         row=row,
         position=None if o.positions is None else o.positions[row],
+        unseen=age,
     )
 
 

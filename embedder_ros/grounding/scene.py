@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in view now: the newest observation and the live tracks of every camera."""
+"""What is in view now: the newest observation and the live tracks of every camera, and questions about them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from embedder_ros.grounding.ground import ground
+from embedder_ros.grounding.ground import ground, match
 from embedder_ros.tracking.tracker import Tracker
 from embedder_ros.types import NANOSECONDS, Answer, Calibration, FloatArray, ModelInfo, Observation, Track, UserError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What is looked for.
+
+    Attributes:
+        vector: (D,) unit vector of the running model.
+        words: the question for people.
+        by_identity: the vector is an object's, not a text's: compare individuals, not kinds.
+    """
+
+    vector: FloatArray
+    words: str
+    by_identity: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """One camera's newest observation, its live tracks, and when it arrived (nanoseconds of the node's clock)."""
+    """One camera's newest observation, its tracks, and when it arrived (nanoseconds of the node's clock)."""
 
     observation: Observation
     tracks: list[Track]
@@ -29,15 +44,17 @@ class Scene:
 
     Args:
         model: how the embeddings are read; observations of another model are refused.
+        calibration: the model's, or with other thresholds.
         max_lost: seconds a track may stay unseen, see Tracker.
     """
 
-    def __init__(self, model: ModelInfo, *, max_lost: float) -> None:
+    def __init__(self, model: ModelInfo, calibration: Calibration | None = None, *, max_lost: float = 3.0) -> None:
         self.model = model
+        self.calibration = calibration or model.calibration
+        self.views: dict[str, View] = {}
         self._max_lost = max_lost
         self._ids = itertools.count(1)
         self._trackers: dict[str, Tracker] = {}
-        self.views: dict[str, View] = {}
 
     def update(self, observation: Observation, now: int) -> list[Track]:
         """Take one camera's newest observation; return its tracks. Raises UserError for another model's."""
@@ -47,34 +64,44 @@ class Scene:
         self.views[observation.camera] = View(observation, tracks, now)
         return tracks
 
-    def _tracker(self, camera: str) -> Tracker:
-        if camera not in self._trackers:
-            self._trackers[camera] = Tracker(
-                camera, ids=self._ids, identity=self.model.identity, max_lost=self._max_lost
-            )
-        return self._trackers[camera]
-
     def find(
-        self, query: FloatArray, calibration: Calibration, *, cameras: Sequence[str], now: int, max_age: float, limit: int
+        self,
+        question: Question,
+        *,
+        now: int,
+        max_age: float = float('inf'),
+        cameras: Sequence[str] = (),
+        max_candidates: int = 5,
     ) -> Answer:
-        """Ground a (D,) unit query in the newest views of the given cameras; all cameras when none is named.
+        """Ground a question in the newest views of the given cameras; of all cameras when none is named.
 
         Raises:
-            UserError: a camera that has never been seen.
+            UserError: a camera that has never been seen, or a vector of another model.
         """
         unknown = [c for c in cameras if c not in self.views]
         if unknown:
             raise UserError(f"no camera '{unknown[0]}'; seen so far: {', '.join(sorted(self.views)) or 'none'}")
         views = [v for name, v in self.views.items() if not cameras or name in cameras]
         return ground(
-            query,
+            question.vector,
             [v.observation for v in views],
-            calibration,
+            self.calibration,
+            identity=self.model.identity if question.by_identity else None,
             tracks=[t for v in views for t in v.tracks],
             ages=[max(0, now - v.arrival) / NANOSECONDS for v in views],
             max_age=max_age,
-            max_candidates=limit,
+            max_candidates=max_candidates,
         )
+
+    def semantic(self, question: Question, observation: Observation) -> FloatArray:
+        """How well each object of an observation matches, (N,) in 0..1, without iou."""
+        identity = self.model.identity if question.by_identity else None
+        return match(question.vector, observation, self.calibration, identity)
+
+    def same(self, a: FloatArray, b: FloatArray) -> float:
+        """How probable it is that two (D,) embeddings show one individual."""
+        cosine = self.model.identity(a[None]) @ self.model.identity(b[None]).T
+        return float(self.calibration.same(cosine)[0, 0])
 
     def track(self, track_id: int) -> Track:
         """A live track. Raises UserError when there is none with this id."""
@@ -83,3 +110,10 @@ class Scene:
                 if track.track_id == track_id:
                     return track
         raise UserError(f'no live track {track_id}; see topic tracks')
+
+    def _tracker(self, camera: str) -> Tracker:
+        if camera not in self._trackers:
+            self._trackers[camera] = Tracker(
+                camera, ids=self._ids, identity=self.model.identity, max_lost=self._max_lost
+            )
+        return self._trackers[camera]

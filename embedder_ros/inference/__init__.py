@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Run a network: one Session over the runtimes."""

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Tracks to objects: any camera, any time, across restarts. Nothing is remembered in this version."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera side of the embedder: subscriptions in, Frames out, and a count of everything that went wrong on the way."""
+"""The camera side of the embedder: subscriptions in, Frames out, and a count of what went wrong on the way."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def configured_cameras(node: Any, values: Any) -> list[Camera]:
         raise UserError(f'parameter cameras is {names}; give each camera a name of its own')
     if len(topics) != len(names) or len(depths) != len(names):
         raise UserError(
-            f'{len(names)} cameras, {len(topics)} image_topics and {len(depths)} depth_topics; give one topic per camera'
+            f'{len(names)} cameras, {len(topics)} image_topics, {len(depths)} depth_topics; give one topic per camera'
         )
     resolve = node.resolve_topic_name
     return [Camera(n, resolve(t), resolve(d) if d else '') for n, t, d in zip(names, topics, depths, strict=True)]
@@ -69,7 +69,9 @@ def configured_cameras(node: Any, values: Any) -> list[Camera]:
 class CameraInputs:
     """Subscribes to every camera and turns messages into Frames on the inference thread."""
 
-    def __init__(self, node: Any, cameras: list[Camera], slots: Slots, *, depth_slop: float, max_frame_age: float) -> None:
+    def __init__(
+        self, node: Any, cameras: list[Camera], slots: Slots, *, depth_slop: float, max_frame_age: float
+    ) -> None:
         self._node = node
         self._slots = slots
         self._slop = depth_slop * NANOSECONDS

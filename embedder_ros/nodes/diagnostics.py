@@ -55,8 +55,8 @@ class CameraMonitor:
             return WARN, f'{new["invalid image"]} of {new["received"]} images cannot be used: {camera.last_error}'
         if abs(camera.age) > STALE:
             return WARN, (
-                f'stale stamps: images are stamped {camera.age:.0f} s before now. Synchronise the clocks; when replaying '
-                'a bag, play it with --clock and set use_sim_time'
+                f'stale stamps: images are stamped {camera.age:.0f} s before now. Synchronise the clocks; when '
+                'replaying a bag, play it with --clock and set use_sim_time'
             )
         return OK, f'{new["received"]} images a second'
 
@@ -69,10 +69,10 @@ def waiting(inputs: CameraInputs, camera: Camera) -> str:
         return f'waiting for image: nobody publishes {camera.image_topic}. Remap it, or set image_topics'
     if expected not in types:
         return (
-            f'{camera.image_topic} carries {", ".join(types)}, not {expected}. Compressed topics are recognised by a name '
-            "that ends in '/compressed'"
+            f'{camera.image_topic} carries {", ".join(types)}, not {expected}. Compressed topics are recognised by a '
+            "name that ends in '/compressed'"
         )
     return (
-        f'{camera.image_topic} is published but no image arrives. Images larger than the shared-memory segment are lost: '
-        'set FASTDDS_DEFAULT_PROFILES_FILE to share/embedder_ros/config/fastdds.xml for this node and the camera'
+        f'{camera.image_topic} is published but no image arrives. Images larger than the shared-memory segment are '
+        'lost: set FASTDDS_DEFAULT_PROFILES_FILE to share/embedder_ros/config/fastdds.xml for this node and the camera'
     )

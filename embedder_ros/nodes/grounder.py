@@ -9,13 +9,14 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
-from embedder_ros.grounding.scene import Scene
-from embedder_ros.msg import ModelInfo, ObjectEmbeddings
+from embedder_ros.grounding.scene import Question, Scene
+from embedder_ros.msg import ModelInfo, ObjectEmbeddings, Query
 from embedder_ros.nodes import diagnostics, lifecycle, messages, parameters, wire
 from embedder_ros.nodes.embedding import QueryEmbedder, RemoteEmbedder
 from embedder_ros.nodes.follow import FollowServer
 from embedder_ros.srv import Find
-from embedder_ros.types import Answer, Calibration, FloatArray, UserError
+from embedder_ros.types import Answer, UserError
+from embedder_ros.types import ModelInfo as Model
 
 DEFAULT_CANDIDATES = 5
 MAX_CANDIDATES = 100
@@ -35,6 +36,7 @@ class Grounder(LifecycleNode):
         self.scene: Scene | None = None
         self._embedder = embedder
         self._active = False
+        self._follow: FollowServer | None = None
         self._invalid = 0
         self._diagnostics = self.create_publisher(*wire.DIAGNOSTICS.args)
         self.create_timer(1.0, self._diagnose)
@@ -43,7 +45,7 @@ class Grounder(LifecycleNode):
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Offer the services; listening starts at activate."""
         self._values = parameters.read(self, parameters.GROUNDER)
-        self.queries = self._embedder or RemoteEmbedder(self, self._values.embed_timeout)
+        self._queries = self._embedder or RemoteEmbedder(self, self._values.embed_timeout)
         self._tracks = self.create_lifecycle_publisher(*wire.TRACKS.args)
         self._find = self.create_service(*wire.FIND.args, self._on_find)
         self._follow = FollowServer(self)
@@ -69,6 +71,7 @@ class Grounder(LifecycleNode):
     def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
         """Withdraw the services."""
         self._follow.destroy()
+        self._follow = None
         self.destroy_service(self._find)
         self.destroy_lifecycle_publisher(self._tracks)
         for subscription in self._subscriptions_in:
@@ -85,6 +88,8 @@ class Grounder(LifecycleNode):
     def close(self) -> None:
         """Stop tracking; harmless when not started."""
         self._active = False
+        if self._follow is not None:
+            self._follow.end_all('the grounder was deactivated')
         if self.scene is not None:
             self.scene = self._new_scene(self.scene.model)
 
@@ -98,32 +103,49 @@ class Grounder(LifecycleNode):
         if not self._active:
             raise UserError('the grounder is not active; activate it first')
         if self.scene is None:
-            raise UserError("no model has been announced on topic 'model'; is the embedder configured? See /diagnostics")
+            raise UserError(
+                "no model has been announced on topic 'model'; is the embedder configured? See /diagnostics"
+            )
         return self.scene
 
-    @property
-    def calibration(self) -> Calibration:
-        """The model's, with the thresholds that the parameters override."""
-        own, v = self.ready_scene().model.calibration, self._values
-        return replace(
-            own,
-            found=own.found if v.found_threshold < 0 else v.found_threshold,
-            margin=own.margin if v.margin < 0 else v.margin,
-        )
+    async def question(self, query: Query) -> Question:
+        """What a message asks for, embedded. Raises UserError for none or several queries, or one that fails."""
+        region = query.region
+        kinds = {
+            'text': bool(query.text),
+            'object_id': bool(query.object_id),
+            'track_id': bool(query.track_id),
+            'region': any(map(len, (region.box, region.point, region.mask.data, region.image.data))),
+        }
+        given = [name for name, there in kinds.items() if there]
+        if len(given) != 1:
+            raise UserError(f'a query is one of {", ".join(kinds)}; {", ".join(given) or "none"} given')
+        if query.object_id:
+            raise UserError('this version has no object memory: ask by text, track_id or region')
+        if query.track_id:
+            track = self.ready_scene().track(query.track_id)
+            return Question(track.embedding, f'track {query.track_id}', by_identity=True)
+        if query.text:
+            return Question(await self._queries.text(query.text), query.text)
+        return Question(await self._queries.region(region), 'region', by_identity=True)
 
-    async def find(self, query: FloatArray, cameras: Sequence[str], max_age: float = 0.0, limit: int = 0) -> Answer:
-        """Ground a (D,) query vector in the newest views."""
+    def find(self, question: Question, cameras: Sequence[str], max_age: float = 0.0, limit: int = 0) -> Answer:
+        """Ground a question in the newest views. Raises UserError."""
         return self.ready_scene().find(
-            query,
-            self.calibration,
-            cameras=list(cameras),
+            question,
+            cameras=cameras,
             now=self.now,
             max_age=max_age or self._values.max_age,
-            limit=min(limit or DEFAULT_CANDIDATES, MAX_CANDIDATES),
+            max_candidates=min(limit or DEFAULT_CANDIDATES, MAX_CANDIDATES),
         )
 
-    def _new_scene(self, model: Any) -> Scene:
-        return Scene(model, max_lost=self._values.max_lost)
+    def _new_scene(self, model: Model) -> Scene:
+        own, v = model.calibration, self._values
+        thresholds = {
+            'found': own.found if v.found_threshold < 0 else v.found_threshold,
+            'margin': own.margin if v.margin < 0 else v.margin,
+        }
+        return Scene(model, replace(own, **thresholds), max_lost=v.max_lost)
 
     def _on_model(self, msg: ModelInfo) -> None:
         model = messages.model_info_from_msg(msg)
@@ -145,13 +167,17 @@ class Grounder(LifecycleNode):
 
     async def _on_find(self, request: Find.Request, response: Find.Response) -> Find.Response:
         try:
-            return await self._answer(request, response)
+            if request.scope == Find.Request.MEMORY:
+                raise UserError('this version has no object memory: use scope NOW')
+            if request.scope not in (Find.Request.NOW, Find.Request.BOTH):
+                raise UserError(f'scope {request.scope} is none of NOW 0, MEMORY 1, BOTH 2')
+            self.ready_scene()
+            question = await self.question(request.query)
+            answer = self.find(question, list(request.cameras), request.max_age, request.max_candidates)
         except UserError as error:
-            response.success, response.message = False, str(error)
+            response.message = str(error)
             return response
-
-    async def _answer(self, request: Find.Request, response: Find.Response) -> Find.Response:
-        return response
+        return messages.answer_to_response(answer, response)
 
     def _diagnose(self) -> None:
         values = {'skipped messages': self._invalid}

@@ -124,14 +124,14 @@ def tracks_to_msg(tracks: Sequence[Track], observation: Observation) -> Tracks:
     return msg
 
 
-def candidate_to_msg(candidate: Candidate, now: int) -> GroundedObject:
-    """One candidate, without name and thumbnail. `now` in nanoseconds, on the clock of the candidate's stamp."""
+def candidate_to_msg(candidate: Candidate) -> GroundedObject:
+    """One candidate, without name and thumbnail."""
     c = candidate
     msg = GroundedObject(header=header(c.stamp, c.frame_id), camera=c.camera, object_id=c.object_id)
     msg.box = np.asarray(c.box, np.float32)
     msg.score, msg.semantic, msg.iou, msg.objectness = map(float, (c.score, c.semantic, c.iou, c.objectness))
     msg.track_id, msg.status = int(c.track_id), int(c.status or 0)
-    msg.unseen = max(0.0, (now - c.stamp) / NANOSECONDS)
+    msg.unseen = float(c.unseen)
     msg.has_position = c.position is not None and bool(np.isfinite(c.position).all())
     if msg.has_position:
         msg.position = PointStamped(header=msg.header)
@@ -139,13 +139,13 @@ def candidate_to_msg(candidate: Candidate, now: int) -> GroundedObject:
     return msg
 
 
-def answer_to_response(answer: Answer, response: Find.Response, now: int) -> Find.Response:
+def answer_to_response(answer: Answer, response: Find.Response) -> Find.Response:
     """Fill the response of `find`. Whatever the outcome it is a success: the question was answered."""
     best = answer.candidates[0] if answer.candidates else None
     response.success = True
     response.message = _SENTENCES[answer.reason].format(answer=answer, best=best, count=len(answer.candidates))
     response.outcome, response.reason = answer.outcome.value, answer.reason
-    response.candidates = [candidate_to_msg(c, now) for c in answer.candidates]
+    response.candidates = [candidate_to_msg(c) for c in answer.candidates]
     response.margin, response.threshold, response.age = map(float, (answer.margin, answer.threshold, answer.age))
     response.frames_searched, response.objects_searched = answer.frames_searched, answer.objects_searched
     return response

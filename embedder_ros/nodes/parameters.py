@@ -32,43 +32,88 @@ EMBEDDER = (
     AUTOSTART,
     Parameter('model', 'nano', "Registered model name ('nano') or the path of a model folder."),
     Parameter(
-        'device', 'auto', 'Where the model runs. A GPU that is not there is an error, never a silent CPU.',
+        'device',
+        'auto',
+        'Where the model runs. A GPU that is not there is an error, never a silent CPU.',
         choices=('auto', 'cpu', 'cuda'),
     ),
     Parameter(
-        'precision', 'auto', "Numeric precision; 'auto' is the model's best for the device.",
+        'precision',
+        'auto',
+        "Numeric precision; 'auto' is the model's best for the device.",
         choices=('auto', 'fp32', 'fp16'),
     ),
     Parameter('threads', 0, 'CPU threads of the inference session; 0 lets the runtime choose.', 0, 256),
     Parameter('cameras', ['camera'], 'Names of the cameras, as they appear in every message.'),
     Parameter(
-        'image_topics', ['image'],
-        "One topic per camera. A name that ends in '/compressed' is sensor_msgs/CompressedImage, else sensor_msgs/Image.",
+        'image_topics',
+        ['image'],
+        "One topic per camera. A name ending in '/compressed' is sensor_msgs/CompressedImage, else sensor_msgs/Image.",
     ),
     Parameter(
-        'depth_topics', [''],
-        "One depth topic per camera, registered to its image; '' means none. Its camera_info is beside the image topic.",
+        'depth_topics',
+        [''],
+        "One depth topic per camera, registered to its image; '' means none. camera_info is beside the image topic.",
     ),
-    Parameter('depth_slop', 0.05, 'Seconds by which a depth image may differ from its image. Raising it accepts depth '
-              'of a moving scene that no longer fits.', 0.0, 10.0),
+    Parameter(
+        'depth_slop',
+        0.05,
+        'Seconds by which a depth image may differ from its image. Raising it accepts depth '
+        'of a moving scene that no longer fits.',
+        0.0,
+        10.0,
+    ),
     Parameter('max_objects', 64, 'Most objects per frame. Raising it finds smaller things and costs time.', 1, 1000),
-    Parameter('score_threshold', 0.0, 'Objectness a proposal needs. Raising it loses faint and small objects.', 0.0, 1.0),
-    Parameter('max_frame_age', 0.0, 'Seconds after its stamp at which an unread frame is dropped and counted; 0 means '
-              'never. Needs synchronised clocks or use_sim_time.', 0.0, 3600.0),
-    Parameter('frame_history', 10, 'Newest frames kept per camera for embed_region. Costs their size in memory.', 1, 1000),
+    Parameter(
+        'score_threshold', 0.0, 'Objectness a proposal needs. Raising it loses faint and small objects.', 0.0, 1.0
+    ),
+    Parameter(
+        'max_frame_age',
+        0.0,
+        'Seconds after its stamp at which an unread frame is dropped and counted; 0 means '
+        'never. Needs synchronised clocks or use_sim_time.',
+        0.0,
+        3600.0,
+    ),
+    Parameter(
+        'frame_history', 10, 'Newest frames kept per camera for embed_region. Costs their size in memory.', 1, 1000
+    ),
 )
 
 GROUNDER = (
     AUTOSTART,
-    Parameter('max_age', 2.0, 'Seconds for which the newest frame of a camera counts as now. Raising it answers from '
-              'older views.', 0.05, 3600.0),
-    Parameter('found_threshold', -1.0, "Score that FOUND needs; -1 takes the model's own, fitted on validation data. "
-              'Raising it turns weak true answers into NOT_FOUND.', -1.0, 1.0),
-    Parameter('margin', -1.0, "Score by which the best must beat the second; -1 takes the model's own. Raising it turns "
-              'right answers into AMBIGUOUS.', -1.0, 1.0),
+    Parameter(
+        'max_age',
+        2.0,
+        'Seconds for which the newest frame of a camera counts as now. Raising it answers from older views.',
+        0.05,
+        3600.0,
+    ),
+    Parameter(
+        'found_threshold',
+        -1.0,
+        "Score that FOUND needs; -1 takes the model's own, fitted on validation data. "
+        'Raising it turns weak true answers into NOT_FOUND.',
+        -1.0,
+        1.0,
+    ),
+    Parameter(
+        'margin',
+        -1.0,
+        "Score by which the best must beat the second; -1 takes the model's own. Raising it turns "
+        'right answers into AMBIGUOUS.',
+        -1.0,
+        1.0,
+    ),
     Parameter('embed_timeout', 5.0, 'Seconds to wait for the embedder when a query has to be embedded.', 0.1, 600.0),
-    Parameter('max_lost', 3.0, 'Seconds a track may stay unseen before it is removed. Raising it bridges longer '
-              'occlusions and risks picking up a look-alike.', 0.0, 600.0),
+    Parameter(
+        'max_lost',
+        3.0,
+        'Seconds a track may stay unseen before it is removed. Raising it bridges longer '
+        'occlusions and risks picking up a look-alike.',
+        0.0,
+        600.0,
+    ),
 )
 
 
@@ -79,7 +124,9 @@ def declare(node: Any, table: Sequence[Parameter]) -> None:
     for p in table:
         descriptor = ParameterDescriptor(description=p.sentence, additional_constraints=' | '.join(p.choices))
         if isinstance(p.default, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=float(p.low or 0), to_value=float(p.high or 0))]
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(p.low or 0), to_value=float(p.high or 0))
+            ]
         elif isinstance(p.default, int) and not isinstance(p.default, bool):
             descriptor.integer_range = [IntegerRange(from_value=int(p.low or 0), to_value=int(p.high or 0), step=1)]
         node.declare_parameter(p.name, p.default, descriptor)
@@ -96,7 +143,9 @@ def read(node: Any, table: Sequence[Parameter]) -> SimpleNamespace:
     values = SimpleNamespace(**{p.name: node.get_parameter(p.name).value for p in table})
     for p in table:
         if p.choices and getattr(values, p.name) not in p.choices:
-            raise UserError(f"parameter {p.name} is '{getattr(values, p.name)}'; set it to one of {', '.join(p.choices)}")
+            raise UserError(
+                f"parameter {p.name} is '{getattr(values, p.name)}'; set it to one of {', '.join(p.choices)}"
+            )
     return values
 
 

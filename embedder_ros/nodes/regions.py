@@ -45,8 +45,8 @@ def _frame(region: Any, worker: Worker) -> Frame:
     match = [f for f in frames if f.stamp == stamp]
     if not match:
         raise UserError(
-            f'camera {name} has no frame with stamp {stamp} ns among its last {len(frames)}; raise parameter frame_history, '
-            'or give the image itself'
+            f'camera {name} has no frame with stamp {stamp} ns among its last {len(frames)}; raise parameter '
+            'frame_history, or give the image itself'
         )
     return match[-1]
 

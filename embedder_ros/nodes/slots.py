@@ -2,7 +2,8 @@
 """One newest-frame slot per camera between the executor and the inference thread.
 
 A newer frame replaces an unread one, so that latency stays within one inference however fast the cameras are;
-replaced frames are counted, never queued. Jobs (a region to embed) wait in the same place, so that one thread owns the model.
+replaced frames are counted, never queued. Jobs (a region to embed) wait in the same place, so that one thread owns
+the model.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ class Service:
 
 # Subscribed. Image topics take their names from the parameters.
 IMAGE = Topic('image', Image, CAMERA_QOS, 'embedder', "A camera; the names are parameter image_topics'.")
-COMPRESSED = Topic('image/compressed', CompressedImage, CAMERA_QOS, 'embedder', "A topic named so is JPEG or PNG.")
-DEPTH = Topic('depth', Image, CAMERA_QOS, 'embedder', "Registered depth, 16UC1 mm or 32FC1 m; parameter depth_topics.")
+COMPRESSED = Topic('image/compressed', CompressedImage, CAMERA_QOS, 'embedder', 'A topic named so is JPEG or PNG.')
+DEPTH = Topic('depth', Image, CAMERA_QOS, 'embedder', 'Registered depth, 16UC1 mm or 32FC1 m; parameter depth_topics.')
 CAMERA_INFO = Topic('camera_info', CameraInfo, CAMERA_QOS, 'embedder', 'Beside the image topic; used with depth.')
 
 # Published.
@@ -99,7 +99,8 @@ def markdown() -> str:
     lines = ['| topic | type | node | QoS | |', '|---|---|---|---|---|']
     for way, topics in (('in', SUBSCRIBED), ('out', PUBLISHED)):
         lines += [
-            f'| `{t.name}` ({way}) | `{_type_name(t.type)}` | `{t.node}` | {_qos_text(t.qos)} | {t.sentence} |' for t in topics
+            f'| `{t.name}` ({way}) | `{_type_name(t.type)}` | `{t.node}` | {_qos_text(t.qos)} | {t.sentence} |'
+            for t in topics
         ]
     lines += ['', '| service or action | type | node | |', '|---|---|---|---|']
     lines += [f'| `{s.name}` | `{_type_name(s.type)}` | `{s.node}` | {s.sentence} |' for s in (*SERVICES, *ACTIONS)]

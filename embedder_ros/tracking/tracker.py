@@ -183,9 +183,7 @@ class Tracker:
         state.sightings += 1
         state.confirmed |= (state.last_stamp - state.first_stamp) / NANOSECONDS >= self._confirm
 
-    def _begin(
-        self, observation: Observation, rows: list[int], looks: FloatArray, taken: set[int]
-    ) -> dict[int, int]:
+    def _begin(self, observation: Observation, rows: list[int], looks: FloatArray, taken: set[int]) -> dict[int, int]:
         """A new track for every row that continues none: index of its state -> index into `rows`."""
         begun = {}
         for j, row in enumerate(rows):
@@ -232,7 +230,7 @@ class Tracker:
 
 
 def _centre(boxes: FloatArray) -> FloatArray:
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
+    return (boxes[:, :2] + boxes[:, 2:]) / np.float32(2)
 
 
 def _area(boxes: FloatArray) -> FloatArray:
