@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well a model answers 'find the ...' on labelled frames, from its own boxes: the numbers docs/nano.md reports.
+
+Not measured here: tracking and memory, which only ever see what this sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedder_ros.types import Calibration, FloatArray, Observation, box_iou
+
+RIGHT_IOU = 0.5  # overlap with a labelled box that counts as found
+SAME_OBJECT = 0.3  # boxes that overlap more are one object when the margin is taken
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A query on one frame.
+
+    Attributes:
+        observation: what the model saw.
+        query: (D,) unit text vector.
+        boxes: (K, 4) every box the phrase is true of; K = 0 when it is not there.
+        kind: what the question tests, to report apart.
+    """
+
+    observation: Observation
+    query: FloatArray
+    boxes: FloatArray
+    kind: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one question ended before any threshold.
+
+    Attributes:
+        kind: the question's.
+        present: whether something it is true of is in the frame.
+        right: whether the best candidate covers such a thing.
+        boxed: whether any candidate does.
+        score: of the best candidate.
+        margin: its lead over the best other object that is not equally right.
+    """
+
+    kind: str
+    present: bool
+    right: bool
+    boxed: bool
+    score: float
+    margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Shares of questions, each in 0..1; counts beside them.
+
+    Attributes:
+        present, absent: number of questions about things that are there and that are not.
+        boxed: present things that some box covers.
+        first: present things ranked first, thresholds aside.
+        found: present things answered FOUND and right.
+        wrong: present things answered FOUND on something else.
+        ambiguous: present things answered AMBIGUOUS.
+        false_found: absent things answered FOUND.
+    """
+
+    present: int
+    absent: int
+    boxed: float
+    first: float
+    found: float
+    wrong: float
+    ambiguous: float
+    false_found: float
+
+
+def answer(question: Question, calibration: Calibration) -> Result:
+    """Rank one frame's boxes for one question by semantic * iou."""
+    seen = question.observation
+    if not len(seen):
+        return Result(question.kind, bool(len(question.boxes)), False, False, 0.0, 0.0)
+    score = calibration.semantic(seen.embeddings @ question.query) * seen.iou
+    covers = box_iou(seen.boxes, question.boxes).max(axis=1, initial=0.0) >= RIGHT_IOU
+    best = int(score.argmax())
+    others = box_iou(seen.boxes, seen.boxes[best : best + 1])[:, 0] < SAME_OBJECT
+    second = float(score[others].max(initial=0.0))
+    return Result(
+        question.kind, bool(len(question.boxes)), bool(covers[best]), bool(covers.any()),
+        float(score[best]), float(score[best]) - second,
+    )  # fmt: skip
+
+
+def report(results: Sequence[Result], calibration: Calibration) -> Report:
+    """Apply the abstention rule and count."""
+    present, absent = [r for r in results if r.present], [r for r in results if not r.present]
+
+    def share(rows: Iterable[bool], count: int) -> float:
+        return sum(rows) / count if count else 0.0
+
+    def is_found(r: Result) -> bool:
+        return r.score >= calibration.found and r.margin >= calibration.margin
+
+    n = len(present)
+    return Report(
+        present=n,
+        absent=len(absent),
+        boxed=share((r.boxed for r in present), n),
+        first=share((r.right for r in present), n),
+        found=share((is_found(r) and r.right for r in present), n),
+        wrong=share((is_found(r) and not r.right for r in present), n),
+        ambiguous=share((r.score >= calibration.found and r.margin < calibration.margin for r in present), n),
+        false_found=share((is_found(r) for r in absent), len(absent)),
+    )
+
+
+def by_kind(results: Sequence[Result], calibration: Calibration) -> dict[str, Report]:
+    """One report for each kind of question, and 'all'."""
+    kinds = sorted({r.kind for r in results})
+    return {'all': report(results, calibration)} | {
+        kind: report([r for r in results if r.kind == kind], calibration) for kind in kinds
+    }
+
+
+def threshold_for(results: Sequence[Result], false_found: float) -> float:
+    """The lowest score that lets at most this share of absent things be FOUND."""
+    scores = np.sort([r.score for r in results if not r.present])[::-1]
+    allowed = int(len(scores) * false_found)
+    return float(scores[allowed]) if allowed < len(scores) else 0.0

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nano as an `Embedder`: one unit vector per box that holds everything the model knows about it, each part with a fitted share.
+
+    object   [ learned meaning | class mixture | colours | 1 | individual | rest ]
+    query    [ learned meaning | class mixture | colours | c |     0      | rest ]
+
+The cosine of the two is the fitted sum of the parts; 'rest' only fills the vector up to length 1 and is never on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from embedder_ros.inference.session import OnnxSession
+from embedder_ros.models.base import TextKind
+from embedder_ros.models.nano.image import Encoded, ImageEncoder
+from embedder_ros.models.nano.layout import DIM, IDENTITY
+from embedder_ros.models.nano.manifest import Manifest
+from embedder_ros.models.nano.query import QueryEncoder
+from embedder_ros.models.nano.text import LastUsed, checked
+from embedder_ros.types import Boxes, FloatArray, Frame, ModelInfo, Observation, UserError, unit_rows
+
+
+class NanoEmbedder:
+    """The image networks, the trained head and the text tower.
+
+    Args:
+        manifest: the checked model folder.
+        device: 'auto', 'cpu' or 'cuda'.
+        threads: CPU threads of one network call; 0 lets the runtime choose.
+    """
+
+    def __init__(self, manifest: Manifest, *, device: str = 'auto', threads: int = 0) -> None:
+        self._info = ModelInfo(manifest.model_id, DIM, manifest.calibration, np.eye(DIM, dtype=np.float32)[:, IDENTITY])
+        self._images = ImageEncoder(manifest, device=device, threads=threads)
+        self._head = OnnxSession(manifest.path('head.onnx'), device=device, threads=threads)
+        self._queries = QueryEncoder(manifest, threads=threads)
+        self._texts = LastUsed()
+        self.device = self._images.device
+
+    @property
+    def info(self) -> ModelInfo:
+        """Model id, dimension, calibration and identity view."""
+        return self._info
+
+    def encode(self, frames: Sequence[Frame]) -> list[Encoded]:
+        """Feature maps and detector boxes of each frame. Raises UserError for an image that is not (H, W, 3) uint8."""
+        for frame in frames:
+            if (
+                frame.image.ndim != 3
+                or frame.image.shape[2] != 3
+                or frame.image.dtype != np.uint8
+                or not frame.image.size
+            ):
+                raise UserError(
+                    f"camera '{frame.camera}': the image is {frame.image.shape} {frame.image.dtype}; "
+                    'convert it to (height, width, 3) uint8 RGB'
+                )
+        return [self._images.encode(frame) for frame in frames]
+
+    def embed(self, frames: Sequence[Frame], encoded: Sequence[Encoded], boxes: Sequence[Boxes]) -> list[Observation]:
+        """One Observation per frame, rows in the boxes' order.
+
+        Raises:
+            UserError: a box that is not finite or does not overlap the image.
+        """
+        return [self._embed(f, e, b) for f, e, b in zip(frames, encoded, boxes, strict=True)]
+
+    def embed_text(self, texts: Sequence[str], kind: TextKind = TextKind.OBJECT) -> FloatArray:
+        """(T, D) float32 unit rows; the same vector serves objects and images. Only the first 64 tokens are read.
+
+        Raises:
+            UserError: an empty text, or one of more than 1000 characters.
+        """
+        return (
+            np.stack([self._embed_text(text) for text in checked(texts)]) if texts else np.zeros((0, DIM), np.float32)
+        )
+
+    def _embed_text(self, text: str) -> FloatArray:
+        known = self._texts.get(text)
+        if known is None:
+            known = self._queries.encode(text)
+            self._texts.put(text, known)
+        return known
+
+    def _embed(self, frame: Frame, encoded: Encoded, boxes: Boxes) -> Observation:
+        inside = _inside(boxes.xyxy * np.tile(encoded.scale, 2), encoded.whole[0], frame.camera)
+        regions = self._images.read(encoded, inside)
+        out = self._head.run({name: getattr(regions, name) for name in regions.__slots__})
+        rows = unit_rows(out['embedding'])
+        objects, iou = rows[:-1], out['iou'][:-1]
+        detailed = unit_rows(iou @ objects) if len(objects) else rows[-1]
+        return Observation(
+            frame.stamp, frame.camera, frame.frame_id, frame.width, frame.height,
+            boxes.xyxy, boxes.objectness, iou, objects, np.stack([rows[-1], detailed]), self._info.model_id,
+        )  # fmt: skip
+
+
+def _inside(boxes: FloatArray, whole: FloatArray, camera: str) -> FloatArray:
+    """Boxes clipped to the image and at least one backbone pixel wide."""
+    if not np.isfinite(boxes).all():
+        raise UserError(f"camera '{camera}': a box has a coordinate that is not a number; give x0 y0 x1 y1 in pixels")
+    size = whole[2:]
+    low, high = np.clip(boxes[:, :2], 0, size), np.clip(boxes[:, 2:], 0, size)
+    if (high <= low).any():
+        raise UserError(f"camera '{camera}': a box is empty or outside the image; give x0 < x1 and y0 < y1 inside it")
+    low = np.minimum(low, size - 1)
+    return np.concatenate([low, np.maximum(high, low + 1)], axis=1).astype(np.float32)

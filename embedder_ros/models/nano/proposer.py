@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where nano's boxes come from: the detector's boxes and a small head that was trained on parts such as handles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from embedder_ros.inference.session import OnnxSession
+from embedder_ros.models.nano.image import Encoded
+from embedder_ros.models.nano.manifest import Manifest
+from embedder_ros.types import Boxes, FloatArray, Frame, box_iou
+
+SAME_BOX = 0.65  # IoU above which two boxes are one; raising it keeps near-duplicates and pushes small things out
+CANDIDATES = 250  # boxes of each source that enter the selection
+MIN_SIDE = 4.0  # backbone pixels; thinner boxes are noise
+
+
+class NanoProposer:
+    """Class-agnostic boxes from what the embedder already computed.
+
+    Args:
+        manifest: the checked model folder.
+        device: 'auto', 'cpu' or 'cuda'.
+        threads: CPU threads of one network call.
+    """
+
+    def __init__(self, manifest: Manifest, *, device: str = 'auto', threads: int = 0) -> None:
+        self._head = OnnxSession(manifest.path('proposals.onnx'), device=device, threads=threads)
+
+    def propose(self, frames: Sequence[Frame], encoded: Sequence[Encoded], max_objects: int) -> list[Boxes]:
+        """At most `max_objects` boxes per frame, best first, inside the image, in source pixels."""
+        return [self._propose(frame, one, max_objects) for frame, one in zip(frames, encoded, strict=True)]
+
+    def _propose(self, frame: Frame, encoded: Encoded, max_objects: int) -> Boxes:
+        boxes, scores = self.candidates(encoded)
+        keep = distinct(boxes, scores, max_objects)
+        size = np.array([frame.width, frame.height] * 2, np.float32)
+        xyxy = np.clip(boxes[keep] / np.tile(encoded.scale, 2), 0, size).astype(np.float32)
+        whole = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)  # rounding may close a box at the border of a tiny image
+        return Boxes(xyxy[whole], scores[keep][whole].astype(np.float32))
+
+    def candidates(self, encoded: Encoded) -> tuple[FloatArray, FloatArray]:
+        """Boxes (M, 4) in backbone pixels and scores (M,) of both sources, overlaps included."""
+        found = self._head.run({name: encoded.maps[name] for name in ('s8', 's16', 's32')})
+        best = np.argsort(-found['objectness'], kind='stable')[:CANDIDATES]
+        boxes = np.concatenate([encoded.boxes[:CANDIDATES], found['boxes'][best]])
+        scores = np.concatenate([np.sqrt(encoded.scores[:CANDIDATES].max(axis=1)), found['objectness'][best]])
+        boxes = np.clip(boxes, 0, np.tile(encoded.whole[0, 2:], 2))
+        kept = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1)
+        return boxes[kept], scores[kept]
+
+
+def distinct(boxes: FloatArray, scores: FloatArray, most: int) -> np.ndarray:
+    """Rows of the best boxes that do not repeat a better one, best first (greedy non-maximum suppression)."""
+    order = np.argsort(-scores, kind='stable')
+    overlap = box_iou(boxes, boxes)
+    free = np.ones(len(boxes), bool)
+    kept: list[int] = []
+    for row in order:
+        if len(kept) == most:
+            break
+        if free[row]:
+            kept.append(int(row))
+            free &= overlap[row] < SAME_BOX
+    return np.array(kept, int)

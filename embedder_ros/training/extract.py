@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 1: run the frozen networks over labelled frames once and keep what the head trains on.
+
+    python -m embedder_ros.training.extract --weights WEIGHTS --source render:FOLDER --out OUT
+
+Sources: render:FOLDER, kitchen:FOLDER, kitchen-held:FOLDER, mosaic:COUNT:SEED and
+mosaic-held:COUNT:SEED (these need --photos and --classes).
+One .npz and .json a frame; frames already there are skipped, so a stopped run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from embedder_ros.models.nano.image import Encoded, ImageEncoder
+from embedder_ros.models.nano.proposer import distinct
+from embedder_ros.training.photos import Sample, class_names, kitchen, mosaics, rendered, single_things
+from embedder_ros.types import FloatArray, Frame, box_iou
+
+BOXES = 72  # most boxes kept per frame
+DETECTED = 20  # of the detector's own boxes
+JITTER = (0.07, 0.18)  # relative noise of the copies of each labelled box
+SURE = 0.3  # detector score that makes a box a label for the proposal head
+STRAY = 6  # boxes at random
+
+
+class Folder:
+    """A folder of weights that has no manifest yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder.joinpath
+
+
+def main() -> None:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--weights', type=Path, required=True)
+    parser.add_argument('--source', required=True)
+    parser.add_argument('--photos', type=Path)
+    parser.add_argument('--classes', type=Path, help="ImageNet names, one class a line (Debian opencv-doc's file)")
+    parser.add_argument('--maps', action='store_true', help='also keep the feature maps, for the proposal head')
+    parser.add_argument('--out', type=Path, required=True)
+    args = parser.parse_args()
+    encoder = ImageEncoder(Folder(args.weights), device='cpu', threads=2)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for sample in tqdm(samples(args.source, args.photos, args.classes), desc=args.source):
+        if not (args.out / f'{sample.key}.json').exists():
+            keep(sample, encoder, args.out, maps=args.maps)
+
+
+def samples(source: str, photos: Path | None, classes: Path | None) -> Iterator[Sample]:
+    """The frames a --source names."""
+    kind, _, rest = source.partition(':')
+    if kind == 'render':
+        return rendered(Path(rest))
+    if kind in ('kitchen', 'kitchen-held'):
+        return kitchen(Path(rest), held_back=kind == 'kitchen-held')
+    if kind in ('mosaic', 'mosaic-held') and photos and classes:
+        count, seed = rest.split(':')
+        single = single_things(photos, class_names(classes), held_back=kind == 'mosaic-held')
+        return mosaics(single, int(count), int(seed))
+    raise SystemExit(f'unknown source {source}, or --photos and --classes are missing')
+
+
+def keep(sample: Sample, encoder: ImageEncoder, out: Path, *, maps: bool) -> None:
+    """Write one frame's regions, and its labels last, so that a label file means the frame is whole."""
+    encoded = encoder.encode(Frame(sample.image, 0, ''))
+    truth = np.array([t.box for t in sample.things], np.float32).reshape(-1, 4) * np.tile(encoded.scale, 2)
+    truth = _clipped(truth, encoded)
+    rng = np.random.default_rng(abs(hash_of(sample.key)))
+    boxes = candidate_boxes(truth, encoded, rng)
+    regions = encoder.read(encoded, boxes)
+    arrays = {name: getattr(regions, name).astype(np.float16) for name in regions.__slots__}
+    arrays |= {f'map_{n}': encoded.maps[n].astype(np.float16) for n in ('s8', 's16', 's32') if maps}
+    taught = np.zeros((0, 4), np.float32) if sample.group else confident(encoded, truth)
+    size = encoded.whole[0, 2:]
+    np.savez(out / f'{sample.key}.npz', boxes=boxes, truth=truth, taught=taught, size=size, **arrays)
+    things = [{'names': t.names, 'colours': t.colours, 'instance': t.instance, 'part': t.part} for t in sample.things]
+    label = {'things': things, 'complete': sample.complete, 'group': sample.group}
+    (out / f'{sample.key}.json').write_text(json.dumps(label))
+
+
+def confident(encoded: Encoded, truth: FloatArray) -> FloatArray:
+    """The detector's sure boxes (K, 4) that no label covers: what it teaches the proposal head on photos."""
+    scores = encoded.scores.max(axis=1)
+    rows = distinct(encoded.boxes, scores, 2 * DETECTED)
+    boxes = encoded.boxes[rows[scores[rows] > SURE]]
+    return boxes[box_iou(boxes, truth).max(axis=1, initial=0) < 0.5]
+
+
+def candidate_boxes(truth: FloatArray, encoded: Encoded, rng: np.random.Generator) -> FloatArray:
+    """The labelled boxes, then shaken copies, the detector's boxes and stray ones; at most BOXES."""
+    low, size = truth[:, :2], truth[:, 2:] - truth[:, :2]
+    shaken = [np.concatenate([low, low + size], 1) + rng.normal(0, s, truth.shape) * np.tile(size, 2) for s in JITTER]
+    rows = distinct(encoded.boxes, encoded.scores.max(axis=1), DETECTED)
+    sides = np.exp(rng.uniform(np.log(20), np.log(260), (STRAY, 2)))
+    start = rng.uniform(0, 1, (STRAY, 2)) * (encoded.whole[0, 2:] - np.minimum(sides, encoded.whole[0, 2:] - 1))
+    others = np.concatenate([encoded.boxes[rows], np.concatenate([start, start + sides], 1), *shaken])
+    if len(truth) + len(others) > BOXES:
+        others = others[rng.permutation(len(others))[: max(0, BOXES - len(truth))]]
+    return _clipped(np.concatenate([truth, others]).astype(np.float32), encoded)
+
+
+def hash_of(key: str) -> int:
+    """A number that is the same in every run, unlike hash()."""
+    return int.from_bytes(key.encode()[-8:].rjust(8, b'\0'), 'big')
+
+
+def overlaps(boxes: FloatArray, truth: FloatArray) -> tuple[FloatArray, np.ndarray]:
+    """Best IoU with a labelled box and which one, for each box; (0, -1) where nothing is labelled."""
+    if not len(truth):
+        return np.zeros(len(boxes), np.float32), np.full(len(boxes), -1)
+    overlap = box_iou(boxes, truth)
+    owner = overlap.argmax(axis=1)
+    owner[: len(truth)] = np.arange(len(truth))  # the labelled boxes come first and own themselves
+    return overlap.max(axis=1), owner
+
+
+def _clipped(boxes: FloatArray, encoded: Encoded) -> FloatArray:
+    size = encoded.whole[0, 2:]
+    low = np.clip(boxes[:, :2], 0, size - 4)
+    return np.concatenate([low, np.clip(np.maximum(boxes[:, 2:], low + 3), 0, size)], axis=1).astype(np.float32)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nano's trained networks in torch: a small ObjEmbed head (MODELS.md 1.1) and a class-agnostic proposal head.
+
+Both read the frozen networks' outputs only, so they train on a CPU in minutes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, ZONES
+from embedder_ros.models.nano.layout import CLASSES_DIM, INDIVIDUAL_DIM, MEANING_DIM
+
+WIDTH = 160
+FEATURES, POOLED, CLASS_ROWS, COCO_ROWS, TOKEN_CHANNELS, TOKENS = 2928, 1280, 1000, 80, 320, 48
+
+
+def bounded(rows: Tensor) -> Tensor:
+    """Shorten rows to below length 1 and keep short ones almost as they are."""
+    return rows / torch.sqrt(1.0 + rows.square().sum(-1, keepdim=True))
+
+
+class Head(nn.Module):
+    """Object token and IoU token per box, one transformer over all boxes and the image's 48 cells.
+
+    The last row of every input is the whole image.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(FEATURES)
+        self.regions = nn.Sequential(nn.Dropout(0.15), nn.Linear(FEATURES, 224), nn.GELU(), nn.Linear(224, WIDTH))
+        self.pooled = nn.Sequential(nn.LayerNorm(POOLED), nn.Dropout(0.15), nn.Linear(POOLED, WIDTH))
+        self.kinds = nn.Linear(CLASS_ROWS + COCO_ROWS, WIDTH, bias=False)
+        self.look = nn.Linear(LOOK, WIDTH)
+        self.place = nn.Sequential(nn.Linear(6, 64), nn.GELU(), nn.Linear(64, WIDTH))
+        self.iou_base = nn.Parameter(torch.randn(WIDTH) * 0.02)
+        self.iou_place = nn.Linear(6, WIDTH)
+        self.cells = nn.Sequential(nn.LayerNorm(TOKEN_CHANNELS), nn.Linear(TOKEN_CHANNELS, WIDTH))
+        self.cell_place = nn.Parameter(torch.randn(TOKENS, WIDTH) * 0.02)
+        self.role = nn.Parameter(torch.randn(4, WIDTH) * 0.02)  # object, IoU, cell, whole image
+        layer = nn.TransformerEncoderLayer(WIDTH, 4, 3 * WIDTH, 0.1, 'gelu', batch_first=True, norm_first=True)
+        self.transformer = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.final = nn.LayerNorm(WIDTH)
+        self.meaning = nn.Linear(2 * WIDTH, MEANING_DIM)
+        self.iou = nn.Sequential(nn.Linear(2 * WIDTH, 96), nn.GELU(), nn.Linear(96, 1))
+        self.individual = nn.Linear(2 * WIDTH + LOOK, INDIVIDUAL_DIM)
+        self.classes = nn.Linear(CLASS_ROWS + COCO_ROWS, CLASSES_DIM, bias=False)
+        zones = ZONES * len(COLOURS)
+        self.colour = nn.Sequential(nn.Linear(zones, 32), nn.GELU(), nn.Linear(32, len(COLOURS)))
+        # Shares of meaning, classes, colours, constant and individual in an object vector; squares sum to 1.
+        self.shares = nn.Parameter(torch.tensor([0.6, 0.6, 0.3, 0.2, 0.4]))
+
+    def forward(self, batch: dict[str, Tensor], padding: Tensor | None = None) -> dict[str, Tensor]:
+        """Batches (B, N, ...) to parts (B, N, ...) and the IoU logit (B, N); padding (B, N) is True on unused rows."""
+        shown = torch.cat([torch.exp(batch['classes'] / 2), batch['coco'].clamp(min=0).sqrt()], -1)
+        base = self.regions(self.norm(batch['features'])) + self.pooled(batch['pooled']) + self.look(batch['look'])
+        base = base + self.kinds(shown) + self.place(batch['geometry'])
+        objects, boxes = self._attend(base, batch, padding)
+        both = torch.cat([objects, base], -1)
+        names = batch['look'][..., : ZONES * len(COLOURS)]
+        return {
+            'meaning': F.normalize(self.meaning(both), dim=-1),
+            'classes': bounded(self.classes(shown)),
+            'colour': self.colour(names),
+            'individual': F.normalize(self.individual(torch.cat([both, batch['look']], -1)), dim=-1),
+            'histogram': batch['look'][..., -HISTOGRAM:],
+            'iou': self.iou(torch.cat([boxes, objects], -1))[..., 0],
+        }
+
+    def _attend(self, base: Tensor, batch: dict[str, Tensor], padding: Tensor | None) -> tuple[Tensor, Tensor]:
+        count = base.shape[1]
+        cells = self.cells(batch['tokens'].flatten(2).transpose(1, 2)) + self.cell_place + self.role[2]
+        whole = torch.zeros(count, 1).index_fill(0, torch.tensor([count - 1]), 1.0)
+        objects = base + self.role[0] * (1 - whole) + self.role[3] * whole
+        boxes = self.iou_base + self.iou_place(batch['geometry']) + 0.5 * base + self.role[1]
+        hidden = None
+        if padding is not None:
+            hidden = torch.cat([padding, padding, torch.zeros(len(base), TOKENS, dtype=torch.bool)], 1)
+        out = self.final(self.transformer(torch.cat([objects, boxes, cells], 1), src_key_padding_mask=hidden))
+        return out[:, :count], out[:, count : 2 * count]
+
+
+class Texts(nn.Module):
+    """The trained text side: maps that text.npz holds, applied to precomputed MiniLM vectors."""
+
+    def __init__(self, class_rows: int) -> None:
+        super().__init__()
+        self.meaning = nn.Linear(384, MEANING_DIM, bias=False)
+        self.classes = nn.Linear(class_rows, CLASSES_DIM, bias=False)
+        self.offset = nn.Parameter(torch.zeros(4))
+        self.shares = nn.Parameter(torch.tensor([0.6, 0.6, 0.5, 0.3]))  # meaning, classes, colours, offset
+        self.scale = nn.Parameter(torch.tensor(3.2))  # log
+        self.bias = nn.Parameter(torch.tensor(-5.0))
+
+
+class Proposals(nn.Module):
+    """Anchor-free boxes from the backbone's maps at strides 8, 16 and 32: how good a box starts here, and its edges."""
+
+    channels = 64
+    reach = (24.0, 64.0, 160.0)  # typical distance from a cell to its box's edges per level, pixels
+
+    def __init__(self) -> None:
+        super().__init__()
+        wide = self.channels
+        self.lateral = nn.ModuleList([nn.Conv2d(c, wide, 1) for c in (40, 112, 320)])
+        self.smooth = nn.ModuleList([_conv(wide, wide) for _ in range(3)])
+        self.score_tower = nn.Sequential(_separable(wide), _separable(wide))
+        self.edge_tower = nn.Sequential(_separable(wide), _separable(wide))
+        self.score = nn.Conv2d(wide, 1, 3, padding=1)
+        self.edges = nn.Conv2d(wide, 4, 3, padding=1)
+        nn.init.constant_(self.score.bias, -3.5)
+        nn.init.zeros_(self.edges.weight)
+
+    def forward(self, s8: Tensor, s16: Tensor, s32: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level score logits (B, h, w) and distances to left, top, right, bottom edges (B, h, w, 4) in pixels."""
+        p5 = self.lateral[2](s32)
+        p4 = self.lateral[1](s16) + F.interpolate(p5, size=s16.shape[-2:], mode='nearest')
+        p3 = self.lateral[0](s8) + F.interpolate(p4, size=s8.shape[-2:], mode='nearest')
+        scores, edges = [], []
+        for level, value in enumerate((p3, p4, p5)):
+            value = self.smooth[level](value)
+            scores.append(self.score(self.score_tower(value))[:, 0])
+            out = self.edges(self.edge_tower(value)).clamp(-4, 4)
+            edges.append(self.reach[level] * torch.exp(out).permute(0, 2, 3, 1))
+        return scores, edges
+
+
+def _conv(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _separable(wide: int) -> nn.Sequential:
+    depthwise = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+    return nn.Sequential(depthwise, nn.Conv2d(wide, wide, 1), nn.BatchNorm2d(wide), nn.ReLU())

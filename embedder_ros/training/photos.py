@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled frames to train on, from every source in one shape: rendered scenes, kitchen photos, and mosaics of photos.
+
+A mosaic puts photos of single things side by side, so that a real image holds several known things at the sizes a robot
+sees. Photos are read from a folder the user names; none is part of this repository.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+# ImageNet rows that share an everyday name which their own names do not say.
+GROUPS = {
+    'dog': [(151, 269)], 'cat': [(281, 286)], 'bird': [(7, 25), (80, 101), (127, 147)], 'fish': [(0, 7), (389, 398)],
+    'snake': [(52, 69)], 'insect': [(300, 327)], 'monkey': [(369, 383)], 'fruit': [(948, 958)], 'spider': [(72, 78)],
+    'lizard': [(38, 49)], 'turtle': [(33, 38)], 'bear': [(294, 298)], 'mushroom': [(991, 998)],
+}  # fmt: skip
+GROCERIES = {
+    'Milk': ('milk carton', 'milk', 'carton'), 'Juice': ('juice carton', 'juice', 'carton'),
+    'Yoghurt': ('yogurt', 'yogurt carton', 'carton'), 'Oat-Milk': ('oat milk', 'milk carton', 'carton'),
+    'Oatghurt': ('yogurt', 'carton'), 'Soy-Milk': ('soy milk', 'milk carton', 'carton'),
+    'Soyghurt': ('yogurt', 'carton'), 'Sour-Cream': ('sour cream', 'carton'), 'Sour-Milk': ('sour milk', 'milk carton', 'carton'),
+}  # fmt: skip
+HELD_BACK = 'carlos'  # the person whose kitchen frames are never trained on
+
+
+@dataclass(slots=True)
+class Thing:
+    """One labelled object: box (4,) xyxy pixels, names it answers to, colours, and its individual ('' unknown)."""
+
+    box: np.ndarray
+    names: tuple[str, ...]
+    colours: tuple[str, ...] = ()
+    instance: str = ''
+    part: bool = False
+
+
+@dataclass(slots=True)
+class Sample:
+    """One labelled frame.
+
+    Attributes:
+        key: unique file-safe name.
+        image: (H, W, 3) uint8 RGB.
+        things: what is labelled.
+        complete: whether everything in view is labelled.
+        group: frames that show the same individuals share it.
+    """
+
+    key: str
+    image: np.ndarray
+    things: list[Thing] = field(default_factory=list)
+    complete: bool = True
+    group: str = ''
+
+
+def read_image(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise FileNotFoundError(f'{path} is not an image')
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def rendered(folder: Path) -> Iterator[Sample]:
+    """Frames of `python -m embedder_ros.training.scenes.dataset`."""
+    for frame in json.loads((folder / 'annotations.json').read_text())['frames']:
+        things = [
+            Thing(
+                np.array(o['box'], np.float32),
+                (o['name'], *o['synonyms']),
+                tuple(o['colours']),
+                f'{folder.name}/{frame["scene"]}/{o["instance"]}',
+                o['part_of'] is not None,
+            )  # fmt: skip
+            for o in frame['objects']
+            if o['visible'] > 0.25
+        ]
+        key = f'{folder.name}_{Path(frame["file"]).stem}'
+        yield Sample(key, read_image(folder / frame['file']), things, group=f'{folder.name}/{frame["scene"]}')
+
+
+def kitchen(folder: Path, *, held_back: bool) -> Iterator[Sample]:
+    """Egocentric kitchen frames with one named box each; `held_back` chooses the validation person or all others."""
+    for frame in json.loads((folder / 'annotations.json').read_text()):
+        if frame['video'].startswith(HELD_BACK) != held_back:
+            continue
+        things = [Thing(np.array(o['box'], np.float32), (o['name'],)) for o in frame['objects']]
+        key = f'kitchen_{Path(frame["image"]).stem}'
+        yield Sample(key, read_image(folder / frame['image']), things, complete=False)
+
+
+def class_names(path: Path) -> list[tuple[str, ...]]:
+    """Names of each class from a file with one class a line, synonyms apart by commas."""
+    return [tuple(n.strip() for n in line.split(',')) for line in path.read_text().splitlines() if line.strip()]
+
+
+def everyday_names(classes: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """ImageNet names with the group they belong to: 'beer bottle' also answers to 'bottle', 'beagle' to 'dog'."""
+    last = Counter(names[0].split()[-1].lower() for names in classes)
+    out = []
+    for row, names in enumerate(classes):
+        head = names[0].split()[-1].lower()
+        groups = [g for g, spans in GROUPS.items() if any(a <= row < b for a, b in spans)]
+        wider = [head] if last[head] > 1 and ' ' in names[0] else []
+        out.append(tuple(dict.fromkeys([*(n.lower() for n in names[:3]), *groups, *wider])))
+    return out
+
+
+def single_things(
+    folder: Path, classes: list[tuple[str, ...]], *, held_back: bool
+) -> list[tuple[Path, tuple[str, ...]]]:
+    """Photos of one thing each with its names: `things/` (one per ImageNet class) and `grocery/`.
+
+    Validation gets every tenth class of `things/`, so words never trained on, and the grocery set's test split.
+    """
+    photos = sorted((folder / 'things').glob('*.jpg'))
+    named = list(zip(photos, everyday_names(classes), strict=True))
+    out = [pair for row, pair in enumerate(named) if (row % 10 == 0) == held_back] * 2
+    for entry in json.loads((folder / 'grocery' / 'labels.json').read_text()):
+        if (entry['split'] == 'train') != held_back:
+            out.append((folder / 'grocery' / entry['image'], grocery_names(entry['classes'])))
+    return out
+
+
+def grocery_names(classes: list[str]) -> tuple[str, ...]:
+    """('Fruit', 'Apple', 'Golden-Delicious') -> 'golden delicious apple', 'apple', 'fruit'."""
+    kind = classes[1]
+    if kind in GROCERIES:
+        return GROCERIES[kind]
+    plain = re.sub('s$', '', kind.replace('-', ' ').lower()) if kind != 'Asparagus' else 'asparagus'
+    fine = (
+        [f'{classes[2].replace("-", " ").lower()} {plain}']
+        if len(classes) > 2 and plain not in classes[2].lower()
+        else []
+    )
+    return (*fine, plain, 'fruit' if classes[0] == 'Fruit' else 'vegetable')
+
+
+def mosaics(photos: list[tuple[Path, tuple[str, ...]]], count: int, seed: int) -> Iterator[Sample]:
+    """`count` frames of 640 x 480 tiled with photos in random grids, mirrored and lit at random."""
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(len(photos)) for _ in range(1 + count * 16 // len(photos))])
+    used = 0
+    for number in range(count):
+        rows, columns = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4)][rng.integers(7)]
+        canvas = np.full((480, 640, 3), rng.integers(0, 256, 3), np.uint8)
+        things = []
+        for cell in range(rows * columns):
+            path, names = photos[order[used]]
+            used += 1
+            things.append(Thing(_tile(canvas, read_image(path), cell, rows, columns, rng), names, instance=path.stem))
+        yield Sample(f'mosaic{seed}_{number:05d}', canvas, things)
+
+
+def _tile(
+    canvas: np.ndarray, photo: np.ndarray, cell: int, rows: int, columns: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw a photo into a cell, keeping its shape; returns its box."""
+    height, width = 480 // rows, 640 // columns
+    zoom = min(width / photo.shape[1], height / photo.shape[0]) * rng.uniform(0.7, 1.0)
+    size = max(8, int(photo.shape[1] * zoom)), max(8, int(photo.shape[0] * zoom))
+    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    small = small[:, ::-1] if rng.random() < 0.5 else small
+    small = np.clip(small * rng.uniform(0.7, 1.25), 0, 255).astype(np.uint8)
+    x = cell % columns * width + int(rng.integers(0, width - size[0] + 1))
+    y = cell // columns * height + int(rng.integers(0, height - size[1] + 1))
+    canvas[y : y + size[1], x : x + size[0]] = small
+    inset = np.array([size[0], size[1]]) * 0.04
+    return np.array([*(np.array([x, y]) + inset), *(np.array([x, y]) + size - inset)], np.float32)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 3: train the class-agnostic proposal head on the frozen feature maps.
+
+    python -m embedder_ros.training.train_proposals --data FOLDER [FOLDER ...] --out OUT
+
+Frames need `--maps` in stage 1. Labels are the rendered objects and parts; on photos, where only some things are
+labelled, the detector's confident boxes are added as a teacher's. Writes proposals.pt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm, trange
+
+from embedder_ros.training.network import Proposals
+
+STRIDES = (8, 16, 32)
+# Longest side of the boxes each level answers for, pixels; the ranges overlap so that no size falls between two.
+RANGES = ((0, 96), (48, 260), (180, 1e9))
+BATCH = 12
+
+
+def main() -> None:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, nargs='+', required=True)
+    parser.add_argument('--steps', type=int, default=600)
+    parser.add_argument('--out', type=Path, required=True)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    labels = [path for folder in args.data for path in sorted(folder.glob('*.json'))]
+    frames = [f for f in (load(path) for path in tqdm(labels, desc='frames')) if f is not None]
+    network = fit(frames, args.steps)
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), args.out / 'proposals.pt')
+
+
+def load(label: Path) -> tuple[list[np.ndarray], np.ndarray, bool] | None:
+    """Feature maps, labelled boxes (K, 4) in pixels and whether all is labelled; None for frames without maps or of another size."""
+    with np.load(label.with_suffix('.npz')) as stored:
+        if 'map_s8' not in stored or stored['map_s8'].shape[-2:] != (60, 80):
+            return None
+        maps = [stored[f'map_s{stride}'] for stride in STRIDES]
+        boxes = np.concatenate([stored['truth'], stored['taught']])
+        return maps, boxes, json.loads(label.read_text())['complete']
+
+
+def fit(frames: list[tuple[list[np.ndarray], np.ndarray, bool]], steps: int) -> Proposals:
+    """Train for `steps` steps."""
+    network, rng = Proposals(), np.random.default_rng(0)
+    optimiser = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
+    network.train()
+    progress, mean = trange(steps, desc='proposals'), 0.0
+    for step in progress:
+        chosen = [frames[i] for i in rng.integers(0, len(frames), BATCH)]
+        maps = [
+            torch.from_numpy(np.concatenate([f[0][level] for f in chosen]).astype(np.float32)) for level in range(3)
+        ]
+        loss = losses(network(*maps), [f[1] for f in chosen], [f[2] for f in chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        schedule.step()
+        mean = 0.97 * mean + 0.03 * float(loss.detach()) if step else float(loss.detach())
+        if step % 50 == 49:
+            progress.write(f'loss {mean:.3f}')
+    return network.eval()
+
+
+def losses(out: tuple[list[Tensor], list[Tensor]], truth: list[np.ndarray], complete: list[bool]) -> Tensor:
+    """Score: cross entropy with the IoU the box reaches. Edges: generalised IoU on cells inside a labelled box's middle."""
+    total = torch.zeros(())
+    for level, (scores, edges) in enumerate(zip(*out, strict=True)):
+        shape, stride = scores.shape[1:], STRIDES[level]
+        assigned = [assign(boxes, shape, stride, RANGES[level]) for boxes in truth]
+        positive = torch.from_numpy(np.stack([a[0] for a in assigned]))
+        wanted = torch.from_numpy(np.stack([a[1] for a in assigned]))
+        count = positive.sum().clamp(min=1)
+        generalised, iou = agreement(edges[positive], wanted[positive])
+        goal = torch.zeros_like(scores)
+        goal[positive] = iou.detach().clamp(0.1, 1)
+        sure = torch.tensor([1.0 if whole else 0.15 for whole in complete])[:, None, None]
+        weight = torch.where(positive, 1.0, 0.75 * torch.sigmoid(scores.detach()) ** 2 * sure)
+        total = total + (weight * F.binary_cross_entropy_with_logits(scores, goal, reduction='none')).sum() / count
+        total = total + 1.5 * (1 - generalised).sum() / count
+    return total
+
+
+def assign(
+    boxes: np.ndarray, shape: tuple[int, ...], stride: int, sizes: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(h, w) bool cells that answer for a box, and (h, w, 4) distances to its edges; the smaller box wins a shared cell."""
+    row, column = np.mgrid[: shape[0], : shape[1]]
+    x, y = (column + 0.5) * stride, (row + 0.5) * stride
+    positive, wanted = np.zeros(shape, bool), np.ones((*shape, 4), np.float32)
+    for box in sorted(boxes, key=lambda b: -(b[2] - b[0]) * (b[3] - b[1])):
+        sides = box[2:] - box[:2]
+        if not sizes[0] <= sides.max() < sizes[1]:
+            continue
+        reach = np.maximum(0.75 * stride, 0.15 * sides)
+        centre = (box[:2] + box[2:]) / 2
+        near = (np.abs(x - centre[0]) <= reach[0]) & (np.abs(y - centre[1]) <= reach[1])
+        distance = np.stack([x - box[0], y - box[1], box[2] - x, box[3] - y], -1)
+        positive |= near
+        wanted[near] = np.maximum(distance, 0.5)[near]
+    return positive, wanted
+
+
+def agreement(edges: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Generalised IoU and IoU (K,) of boxes given as distances (K, 4) from the same cell."""
+
+    def area(d: Tensor) -> Tensor:
+        return (d[:, 0] + d[:, 2]) * (d[:, 1] + d[:, 3])
+
+    shared = area(torch.minimum(edges, wanted))
+    union = area(edges) + area(wanted) - shared
+    around = area(torch.maximum(edges, wanted))
+    iou = shared / union.clamp(min=1e-6)
+    return iou - (around - union) / around.clamp(min=1e-6), iou
+
+
+if __name__ == '__main__':
+    main()
