@@ -225,6 +225,7 @@ def test_a_candidate_with_everything_and_one_with_nothing() -> None:
         object_id='object-1',
         status=TrackStatus.LOST,
         position=np.array([1, 2, 3], np.float32),
+        unseen=1.5,
     )
     msg = messages.candidate_to_msg(full)
     msg = deserialize_message(serialize_message(msg), GroundedObject)
@@ -267,7 +268,9 @@ def test_answers(reason: str) -> None:
     assert (response.frames_searched, response.objects_searched) == (4, 30)
 
 
-CALIBRATION = Calibration(scale=12.5, bias=-4.0, found=0.5, margin=0.125, image_scale=8.0, image_bias=-2.0)
+CALIBRATION = Calibration(
+    12.5, -4.0, 0.5, 0.125, image_scale=8.0, image_bias=-2.0, identity_scale=9.0, identity_bias=-7.0
+)
 
 
 @pytest.mark.parametrize('view', [None, np.arange(32, dtype=np.float32).reshape(16, 2)], ids=['whole', 'view'])
@@ -293,6 +296,7 @@ def test_model_info_survives_the_wire(view: np.ndarray | None) -> None:
         ('model_id', ''),
         ('scale', math.nan),
         ('margin', math.inf),
+        ('identity_bias', math.nan),
         ('identity_view', array.array('f', [math.nan] * 32)),
     ],
 )
