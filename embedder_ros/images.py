@@ -142,15 +142,31 @@ def compressed_to_rgb(msg: Any) -> Pixels:
         raise _error(
             msg, 'this is depth, not colour; set depth_topics to the raw depth topic (image_transport republish)'
         )
-    data = bytes(msg.data)
-    if data.startswith(_JPEG_START) and _cut_short(data):
-        raise _error(msg, 'the JPEG is cut short; check the link to the camera, or lower its JPEG quality or rate')
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        return decode(bytes(msg.data))
+    except ImageError as error:
+        raise _error(msg, f'{error}; check the link to the camera, and send complete JPEG or PNG data') from None
+
+
+def decode(data: bytes, *, upright: bool = False) -> Pixels:
+    """The pixels of a JPEG, a PNG or whatever else OpenCV reads, as (H, W, 3) uint8 RGB.
+
+    Args:
+        data: the whole file.
+        upright: turn as the EXIF data says.
+
+    Raises:
+        ImageError: it is cut short or no image.
+    """
+    if data.startswith(_JPEG_START) and _cut_short(data):
+        raise ImageError('the JPEG is cut short')
+    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise _error(msg, 'it cannot be decoded; send complete JPEG or PNG data')
+        raise ImageError('it cannot be decoded')
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
