@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from embedder_ros.nodes import parameters
+from embedder_ros.nodes import parameters, wire
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,3 +31,7 @@ def test_every_parameter_has_a_sentence_and_every_number_a_range(table) -> None:
         number = isinstance(p.default, (int, float)) and not isinstance(p.default, bool)
         assert (p.low is not None and p.high is not None and p.low <= p.default <= p.high) == number, p.name
         assert not p.choices or p.default in p.choices, p.name
+
+
+def test_readme_tables_of_the_wire_are_what_the_declarations_write() -> None:
+    assert wire.markdown() in (ROOT / 'README.md').read_text()
