@@ -148,7 +148,11 @@ class Grounder(LifecycleNode):
         return Scene(model, replace(own, **thresholds), max_lost=v.max_lost)
 
     def _on_model(self, msg: ModelInfo) -> None:
-        model = messages.model_info_from_msg(msg)
+        try:
+            model = messages.model_info_from_msg(msg)
+        except UserError as error:
+            self.get_logger().error(f'model message refused: {error}')
+            return
         if self.scene is None or self.scene.model.model_id != model.model_id:
             self.scene = self._new_scene(model)
 
