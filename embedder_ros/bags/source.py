@@ -8,6 +8,7 @@ cut. Stamps of photos and videos begin one period after zero, because a stamp of
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -238,6 +239,7 @@ def _photos(folder: Path) -> list[Path]:
 
 
 def _video(path: Path) -> cv2.VideoCapture:
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # what it writes to the terminal, our error says better
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():
         raise UserError(f'{path} is not a bag (.mcap, .db3), photo or video that can be opened')

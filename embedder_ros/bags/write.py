@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +37,10 @@ OBJECTS_TOPIC, MODEL_TOPIC = '/objects', '/model'
 
 
 class BagWriter:
-    """A new rosbag2 folder, written until the `with` block ends; a block that fails leaves no metadata.yaml.
+    """A new rosbag2 folder, complete when the `with` block ends.
+
+    A block that fails half-way, or is interrupted, leaves a whole bag of what was written before, or none if that was
+    nothing.
 
     Args:
         path: the folder to make; it must not exist.
@@ -54,28 +60,40 @@ class BagWriter:
         self._connections: dict[str, Any] = {}
 
     def __enter__(self) -> BagWriter:
-        try:
+        with self._failures_told():
             self._writer.open()
-        except OSError as error:
-            raise UserError(f'{self.path} cannot be written: {error.strerror}; give another folder') from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._writer.close()
-        else:
+        if kind is not None and not self._connections:
             self._writer.abort()
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        try:
+            with self._failures_told():
+                self._writer.close()
+        except UserError:
+            self._writer.abort()
+            raise
+
+    @contextlib.contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(f'{self.path} cannot be written: {error}; make room, or give another folder') from error
 
     def raw(self, message: Recorded, *, latched: bool = False) -> None:
         """Write a serialised message. `latched` topics are replayed to late subscribers."""
-        if message.topic not in self._connections:
-            qos = [_LATCHED] if latched else []
-            self._connections[message.topic] = self._writer.add_connection(
-                message.topic, message.type, typestore=wire.typestore(), offered_qos_profiles=qos
-            )
-        self._writer.write(self._connections[message.topic], message.time, message.data)
+        with self._failures_told():
+            if message.topic not in self._connections:
+                qos = [_LATCHED] if latched else []
+                self._connections[message.topic] = self._writer.add_connection(
+                    message.topic, message.type, typestore=wire.typestore(), offered_qos_profiles=qos
+                )
+            self._writer.write(self._connections[message.topic], message.time, message.data)
 
     def message(self, topic: str, time: int, message: Any, *, latched: bool = False) -> None:
         """Write a message object made by bags/wire.py, recorded at `time` nanoseconds."""

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`embedder-ros`: ask about and annotate photos, videos and bags, without ROS.
+
+What the user can correct is one line on stderr and exit status 2. Subcommands import what they need, so that `--help`
+is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedder_ros import __version__
+from embedder_ros.types import Answer, Frame, Outcome, UserError
+
+if TYPE_CHECKING:
+    from embedder_ros.bags.source import Source
+    from embedder_ros.pipeline import Pipeline
+
+USER_ERROR, INTERRUPTED = 2, 130
+_ORDER = (Outcome.NOT_FOUND, Outcome.AMBIGUOUS, Outcome.FOUND)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; return the exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format='embedder-ros: %(message)s')
+    try:
+        options.run(options)
+    except UserError as error:
+        print(f'embedder-ros: {error}', file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+@dataclass(slots=True)
+class Best:
+    """The best answer to one text over many frames, and in how many it was found."""
+
+    text: str
+    frame: Frame | None = None
+    answer: Answer | None = None
+    found: int = 0
+    rank: tuple[int, float] = (-1, 0.0)
+
+    def take(self, frame: Frame, answer: Answer) -> None:
+        """Keep it if it is better: FOUND before AMBIGUOUS before NOT_FOUND, then by score."""
+        self.found += answer.outcome is Outcome.FOUND
+        rank = _ORDER.index(answer.outcome), max((c.score for c in answer.candidates), default=0.0)
+        if rank > self.rank:
+            self.frame, self.answer, self.rank = frame, answer, rank
+
+
+def find(options: argparse.Namespace) -> None:
+    """Ground every text in every frame; tell the best frame for each."""
+    from embedder_ros.bags.source import open_source
+    from embedder_ros.grounding.ground import ground
+
+    if options.annotate:
+        _check_picture(options.annotate)
+    source = open_source(options.path, topics=options.topic)
+    pipeline = _pipeline(options)
+    queries = pipeline.embedder.embed_text(options.text)
+    bests = [Best(text) for text in options.text]
+    for frame in _progress(source):
+        observations = pipeline.observe([frame])
+        for best, query in zip(bests, queries, strict=True):
+            best.take(frame, ground(query, observations, pipeline.embedder.info.calibration))
+    if not source.counts['frames']:
+        raise UserError(f'{source.path}: none of its images can be read')
+    if options.annotate:
+        _draw(bests, options.annotate)
+    _tell(source, pipeline, bests, as_json=options.json)
+
+
+def annotate(options: argparse.Namespace) -> None:
+    """Every frame through the pipeline into a new bag."""
+    from embedder_ros.bags.source import open_source
+    from embedder_ros.bags.write import annotate as write
+
+    source = open_source(options.input, topics=options.topic)
+    frames = write(source, _pipeline(options), options.output, storage=options.storage, images=options.images)
+    print(f'{frames} frames into {options.output}{_skipped(source)}')
+
+
+def to_bag(options: argparse.Namespace) -> None:
+    """Photos or a video as a bag of images."""
+    from embedder_ros.bags.source import open_source
+    from embedder_ros.bags.write import to_bag as write
+
+    source = open_source(options.input, topics=options.topic)
+    frames = write(source, options.output, storage=options.storage, compressed=not options.raw)
+    print(f'{frames} images into {options.output}{_skipped(source)}')
+
+
+def models(options: argparse.Namespace) -> None:
+    """Load models and say what their embeddings are."""
+    from embedder_ros.models.registry import load_model
+
+    for name in options.name:
+        info = load_model(name, device=options.device).embedder.info
+        c, view = info.calibration, info.identity_view
+        print(f'{name}: {info.model_id}')
+        identity = info.dim if view is None else view.shape[1]
+        print(f'  embeddings of {info.dim} numbers; individuals are compared by {identity}')
+        print(f'  semantic = sigmoid({c.scale:.2f} cos {c.bias:+.2f})')
+        print(f'  FOUND needs score {c.found:.3f}, and a margin of {c.margin:.3f} over the second')
+
+
+def params(options: argparse.Namespace) -> None:
+    """The nodes' parameters, as YAML or as the README's tables."""
+    from embedder_ros.nodes import parameters
+
+    print(parameters.markdown() if options.markdown else parameters.yaml_text(), end='')
+
+
+def _pipeline(options: argparse.Namespace) -> Pipeline:
+    from embedder_ros.models.registry import load_model
+    from embedder_ros.pipeline import Pipeline
+
+    model = load_model(options.model, device=options.device)
+    return Pipeline(model.embedder, model.proposer, max_objects=options.max_objects)
+
+
+def _progress(source: Source) -> Iterator[Frame]:
+    from tqdm import tqdm
+
+    yield from tqdm(source.frames(), unit=' frames', leave=False, disable=not sys.stderr.isatty())
+
+
+def _skipped(source: Source) -> str:
+    skipped = [f'; skipped: {count} {reason}' for reason, count in source.counts.items() if reason != 'frames']
+    return ''.join(skipped) + (f'; {source.damage}' if source.damage else '')
+
+
+def _tell(source: Source, pipeline: Pipeline, bests: Sequence[Best], *, as_json: bool) -> None:
+    frames = source.counts['frames']
+    if as_json:
+        answers = [_as_dict(b) for b in bests]
+        head = {'path': str(source.path), 'model_id': pipeline.embedder.info.model_id, 'frames': frames}
+        print(json.dumps(head | {'damage': source.damage, 'answers': answers}, indent=2))
+        return
+    for best in bests:
+        print('\n'.join(_lines(best, frames)))
+    if note := _skipped(source).removeprefix('; '):
+        print(note)
+
+
+def _lines(best: Best, frames: int) -> Iterator[str]:
+    assert best.answer is not None and best.frame is not None
+    answer = best.answer
+    where = f', in {best.found} of {frames} frames; best in camera {best.frame.camera} at {best.frame.stamp} ns'
+    yield f'{best.text}: {answer.outcome.name} ({answer.reason}){where if frames > 1 else ""}'
+    for c in answer.candidates[: 1 if answer.outcome is Outcome.FOUND else None]:
+        box = ' '.join(f'{v:.0f}' for v in c.box)
+        yield f'  box {box}  score {c.score:.3f} = semantic {c.semantic:.3f} x iou {c.iou:.3f}'
+    if answer.outcome is not Outcome.FOUND:
+        yield f'  FOUND needs score {answer.threshold:.3f}'
+
+
+def _as_dict(best: Best) -> dict[str, Any]:
+    assert best.answer is not None and best.frame is not None
+    frame, answer = best.frame, best.answer
+    numbers = ('score', 'semantic', 'iou', 'objectness')
+    candidates = [
+        {'box': [round(float(v), 1) for v in c.box]} | {name: round(float(getattr(c, name)), 4) for name in numbers}
+        for c in answer.candidates
+    ]
+    return {
+        'text': best.text,
+        'outcome': answer.outcome.name,
+        'reason': answer.reason,
+        'found_in_frames': best.found,
+        'camera': frame.camera,
+        'stamp': frame.stamp,
+        'width': frame.width,
+        'height': frame.height,
+        'margin': float(answer.margin),
+        'threshold': float(answer.threshold),
+        'candidates': candidates,
+    }
+
+
+def _check_picture(path: Path) -> None:
+    import cv2
+
+    if not cv2.haveImageWriter(str(path)):
+        raise UserError(f'{path} names no picture that can be written; end it in .png or .jpg')
+    if not path.absolute().parent.is_dir():
+        raise UserError(f'{path.parent} is no folder; make it first')
+
+
+def _draw(bests: Sequence[Best], path: Path) -> None:
+    """One answer as it is, several on a sheet."""
+    import cv2
+
+    from embedder_ros.draw import contact_sheet, draw_answer
+
+    pictures = [
+        draw_answer(b.frame.image, b.text, b.answer.outcome, b.answer.candidates) for b in bests if b.frame and b.answer
+    ]
+    picture = contact_sheet(pictures, columns=min(2, len(pictures)))
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise UserError(f'{path} cannot be written; give another place')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='embedder-ros', description='Ask about and annotate photos, videos and bags.')
+    parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    command = commands.add_parser('find', help='ground texts in a photo, folder, video or bag')
+    command.add_argument('path', metavar='PATH')
+    command.add_argument('text', metavar='TEXT', nargs='+', help='what to look for: "the red handle"')
+    command.add_argument(
+        '--annotate', metavar='OUT.png', type=Path, help='draw the answers on the frames they are best in'
+    )
+    command.add_argument('--json', action='store_true', help='answers as JSON')
+    _add_source(command)
+    _add_model(command)
+    command.set_defaults(run=find)
+
+    command = commands.add_parser('annotate', help='every frame through the pipeline, into a new bag with /objects')
+    _add_output(command)
+    command.add_argument('--images', action='store_true', help='copy the images into the new bag, too')
+    _add_model(command)
+    command.set_defaults(run=annotate)
+
+    command = commands.add_parser('to-bag', help='a photo, folder or video as a bag of images')
+    _add_output(command)
+    command.add_argument('--raw', action='store_true', help='sensor_msgs/Image, not JPEG')
+    command.set_defaults(run=to_bag)
+
+    command = commands.add_parser('models', help='load models and describe them')
+    command.add_argument('name', metavar='MODEL', nargs='*', default=['nano'], help="registered name or folder; 'nano'")
+    command.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
+    command.set_defaults(run=models)
+
+    command = commands.add_parser('params', help="the nodes' parameters with their defaults")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument('--yaml', action='store_true', help='as a parameter file; the default')
+    form.add_argument('--markdown', action='store_true', help='as tables')
+    command.set_defaults(run=params)
+    return parser
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--topic', action='append', help='image topic of a bag; may be repeated; else all of them')
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument('input', metavar='IN', help='photo, folder of photos, video or bag')
+    command.add_argument('output', metavar='OUT', help='rosbag2 folder to make')
+    command.add_argument('--storage', default='mcap', choices=('mcap', 'sqlite3'))
+    _add_source(command)
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--model', default='nano', help="registered name or folder; default 'nano'")
+    command.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'), help='default auto')
+    command.add_argument('--max-objects', type=_positive, default=64, help='most objects per frame; default 64')
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError('give at least 1')
+    return number
+
+
+if __name__ == '__main__':
+    sys.exit(main())
