@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job, end to end: camera images in, "find the red handle" answered, the handle followed.
+
+The nodes run as they do on a robot: processes of their own that talk over DDS. The camera is the sample bag, whose
+ground truth is known, or with --input whatever the user has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+
+from embedder_ros import draw
+from embedder_ros.bags.source import BagSource
+from embedder_ros.evaluation.truth import Truth
+from embedder_ros.images import Pixels
+from embedder_ros.nodes import demo_report as report
+from embedder_ros.nodes import wire
+from embedder_ros.nodes.demo_client import Client, Late
+from embedder_ros.nodes.processes import Child, environment
+from embedder_ros.nodes.replay import is_compressed, one_camera
+from embedder_ros.types import Candidate, Outcome, TrackStatus, UserError
+
+SAMPLE = Path(__file__).resolve().parents[2] / 'test' / 'sample' / 'kitchen'
+START_SECONDS = 90.0  # for the nodes to load their model on a slow machine
+FIRST_FRAMES = 3  # looked at before the first question, so that tracks are confirmed
+TRIES = 3  # a question whose frame did not reach us is asked again
+
+
+class Demo:
+    """One run.
+
+    Args:
+        options: the command line.
+        logs: folder for the nodes' logs.
+        stack: stops what was started.
+
+    Raises:
+        UserError: the input cannot be read.
+    """
+
+    def __init__(self, options: argparse.Namespace, logs: Path, stack: ExitStack) -> None:
+        base = Path(options.relative_to)
+        self._input = (base / Path(options.input).expanduser() if options.input else SAMPLE).resolve()
+        self._output = (base / options.output).resolve()
+        self._source = one_camera(self._input, options.topic)
+        self._camera = wire.COMPRESSED if is_compressed(self._source) else wire.IMAGE
+        truth = self._input.with_name(self._input.name + '_truth.json')
+        self._truth = Truth(truth) if truth.is_file() else None
+        self._queries = options.find or (self._truth.questions if self._truth else [])
+        self._seconds, self._logs, self._stack = options.follow_seconds, logs, stack
+        self._children: list[Child] = []
+        self._begin = time.monotonic()
+
+    def run(self) -> bool:
+        """Everything; whether the first question, which is the main one, was answered well."""
+        self._output.mkdir(parents=True, exist_ok=True)
+        client = self._ready_client()
+        answers = [self._ask(client, query) for query in self._queries]
+        entries = [entry for entry, _ in answers]
+        print(f'\n{report.table(entries)}\n', flush=True)
+        report.write_sheet(self._output / 'answers.png', [picture for _, picture in answers], 2)
+        followed = self._follow(client, self._queries[0], answers[0][1])
+        facts = {'model': client.model_id, 'input': str(self._input), 'topic': self._camera.name, 'follow': followed}
+        report.write_json(self._output / 'answers.json', entries, facts)
+        for entry in entries:
+            print(report.verdict(entry))
+        print(f'answers: {self._output / "answers.png"}, {self._output / "answers.json"}')
+        print(f'follow:  {self._output / "follow.png"} {followed["video"]}', flush=True)
+        return entries[0].agrees is not False and bool(followed['frames'] or entries[0].answer != Outcome.FOUND.name)
+
+    def _ready_client(self) -> Client:
+        """Start the nodes, then the camera; return when frames are being looked at."""
+        self._say(f'starting the nodes for {self._input.name} on topic {self._camera.name}')
+        nodes = self._start('perception', '--ros-args', '-p', f"image_topics:=['{self._camera.name}']")
+        client = Client(self._camera, self._check)
+        self._stack.callback(client.close)
+        try:
+            client.wait(client.ready, 'start of the nodes', START_SECONDS)
+            self._say(f'model {client.model_id} is ready, the camera begins')
+            topic = ['--topic', next(iter(self._source.topics))] if isinstance(self._source, BagSource) else []
+            loop = [] if self._truth else ['--loop']
+            self._start('replay', str(self._input), *topic, *loop, '--stamp-log', str(self._logs / 'stamps'))
+            client.wait(lambda: len(client.stamps) >= FIRST_FRAMES, 'first frames', START_SECONDS)
+        except Late as error:
+            raise UserError(f'{error}; the log of {nodes.name} ends:\n{nodes.tail()}') from error
+        self._say('frames are being looked at, asking')
+        return client
+
+    def _start(self, module: str, *args: str) -> Child:
+        child = self._stack.enter_context(Child(f'embedder_ros.nodes.{module}', list(args), logs=self._logs))
+        self._children.append(child)
+        return child
+
+    def _check(self) -> None:
+        for child in self._children:
+            child.check()
+
+    def _say(self, text: str) -> None:
+        print(f'[{time.monotonic() - self._begin:5.1f} s] {text}', flush=True)
+
+    def _recorded(self, stamp: int) -> int:
+        """The stamp in the recording of an image that was published under `stamp`; 0 when unknown."""
+        lines = (self._logs / 'stamps').read_text(encoding='utf-8').splitlines()
+        return dict(tuple(map(int, line.split())) for line in lines if line.count(' ') == 1).get(stamp, 0)
+
+    def _ask(self, client: Client, query: str) -> tuple[report.Entry, Pixels]:
+        """The answer, and the very frame it is about with the answer drawn on it."""
+        for _ in range(TRIES):
+            response = client.find(query)
+            candidates = [report.candidate(c) for c in response.candidates]
+            stamp = candidates[0].stamp if candidates else client.stamps[-1]
+            image = client.image(stamp)
+            if image is not None:
+                break
+        else:
+            raise UserError(f'the frames of {TRIES} answers did not reach the demo; is the machine overloaded?')
+        outcome, recorded = Outcome(response.outcome), self._recorded(stamp)
+        shown = [c for c in candidates if c.stamp == stamp]
+        boxes = [c.box for c in shown]
+        agrees = self._truth.agrees(query, recorded, outcome, boxes) if self._truth else None
+        self._say(f"'{query}': {response.message}")
+        picture = draw.draw_answer(image, query, outcome, shown)
+        return report.entry(query, response, stamp, recorded, agrees), picture
+
+    def _follow(self, client: Client, query: str, otherwise: Pixels) -> dict[str, Any]:
+        """Follow it; write its frames as a video and on a sheet, which shows `otherwise` if it was never seen."""
+        self._say(f"following '{query}' for {self._seconds:g} s")
+        feedback, result = client.follow(query, self._seconds)
+        seen = [report.candidate(f.target) for f in feedback if f.target.status == TrackStatus.TRACKED]
+        pictures = self._pictures(client, query, seen)
+        report.write_sheet(self._output / 'follow.png', report.evenly(pictures, report.SHEET) or [otherwise], 4)
+        video = str(report.write_video(self._output, pictures, self._seconds)) if pictures else ''
+        right = [self._right(query, c) for c in seen]
+        known = [r for r in right if r is not None]
+        judged = f', {sum(known)} of {len(known)} boxes right by the ground truth' if known else ''
+        self._say(f'{result.message}: seen in {len(seen)} of {len(feedback)} frames{judged}')
+        outcome = {'query': query, 'message': result.message, 'video': video, 'frames': len(seen)}
+        return {**outcome, 'boxes_judged': len(known), 'boxes_right': sum(known)}
+
+    def _pictures(self, client: Client, query: str, seen: Sequence[Candidate]) -> list[Pixels]:
+        images = ((client.image(c.stamp), c) for c in seen)
+        return [report.cell(draw.draw_answer(i, query, Outcome.FOUND, [c])) for i, c in images if i is not None]
+
+    def _right(self, query: str, seen: Candidate) -> bool | None:
+        return self._truth.agrees(query, self._recorded(seen.stamp), Outcome.FOUND, [seen.box]) if self._truth else None
+
+
+def _arguments(args: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='demo.sh', description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('--input', help='photo, folder of photos, video or bag of your own; else the sample bag')
+    parser.add_argument('--find', action='append', metavar='TEXT', help='what to find; can be given several times')
+    parser.add_argument('--topic', default='', help='image topic of a bag; else its first')
+    parser.add_argument('--follow-seconds', type=float, default=5.0, help='how long the first thing is followed')
+    parser.add_argument('--output', default='demo_output', help='folder for the results')
+    parser.add_argument('--relative-to', default='.', help='folder that relative paths are meant from')
+    options = parser.parse_args(args)
+    if options.input and not options.find:
+        parser.error('with --input say what to find: --find "the red handle"')
+    return options
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 only when the main question was answered."""
+    options = _arguments(args)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with tempfile.TemporaryDirectory() as logs, ExitStack() as stack:
+            os.environ.update(environment(1 + os.getpid() % 100), ROS_LOG_DIR=logs)
+            rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+            stack.callback(rclpy.try_shutdown)
+            return 0 if Demo(options, Path(logs), stack).run() else 1
+    except UserError as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())
