@@ -67,16 +67,10 @@ class BagWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._failures_told():
+            self._writer.close()
         if kind is not None and not self._connections:
-            self._writer.abort()
             shutil.rmtree(self.path, ignore_errors=True)
-            return
-        try:
-            with self._failures_told():
-                self._writer.close()
-        except UserError:
-            self._writer.abort()
-            raise
 
     @contextlib.contextmanager
     def _failures_told(self) -> Iterator[None]:
