@@ -122,7 +122,7 @@ def test_stamps_of_now_can_be_traced_to_the_recording(tmp_path: Path, environmen
 
 
 def test_a_photo_becomes_a_still_camera(tmp_path: Path, environment: dict[str, str]) -> None:
-    """The same pixels under growing stamps until it is told to stop; a large photo is not lost."""
+    """The same pixels under growing stamps until it is told to stop."""
     photo = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / 'photo.png'), photo[..., ::-1])
     with replaying(environment, tmp_path / 'photo.png', '--loop') as process:
@@ -132,6 +132,15 @@ def test_a_photo_becomes_a_still_camera(tmp_path: Path, environment: dict[str, s
     stamps = [stamp_to_ns(m.header.stamp) for m in received]
     assert len(stamps) >= 5 and stamps == sorted(set(stamps))
     assert all((image_to_rgb(m) == photo).all() for m in received)
+
+
+def test_a_large_photo_arrives_as_jpeg(tmp_path: Path, environment: dict[str, str]) -> None:
+    """36 MB of raw pixels would not get through."""
+    cv2.imwrite(str(tmp_path / 'photo.jpg'), cv2.resize(pixels(3)[..., ::-1], (4000, 3000)))
+    with replaying(environment, tmp_path / 'photo.jpg', '--loop'):
+        received = listen(CompressedImage, 'image/compressed', lambda r: len(r) >= 3)
+    assert len(received) >= 3
+    assert np.abs(compressed_to_rgb(received[0])[::100, ::100].astype(int) - pixels(3)[0, 0]).max() <= 6
 
 
 @pytest.mark.parametrize('args', [['nowhere'], ['photo.png', '--topic', 'image'], ['noise.mcap']])

@@ -59,6 +59,8 @@ class Demo:
         truth = self._input.with_name(self._input.name + '_truth.json')
         self._truth = Truth(truth) if truth.is_file() else None
         self._queries = options.find or (self._truth.questions if self._truth else [])
+        if not self._queries:
+            raise UserError(f'{truth.name} is missing and nothing else says what to find; give --find "the red handle"')
         self._seconds, self._logs, self._stack = options.follow_seconds, logs, stack
         self._children: list[Child] = []
         self._begin = time.monotonic()
@@ -145,7 +147,9 @@ class Demo:
         right = [self._right(query, c) for c in seen]
         known = [r for r in right if r is not None]
         judged = f', {sum(known)} of {len(known)} boxes right by the ground truth' if known else ''
-        self._say(f'{result.message}: seen in {len(seen)} of {len(feedback)} frames{judged}')
+        self._say(
+            f'{"followed" if result.success else result.message}: seen in {len(seen)} of {len(feedback)} frames{judged}'
+        )
         outcome = {'query': query, 'message': result.message, 'video': video, 'frames': len(seen)}
         return {**outcome, 'boxes_judged': len(known), 'boxes_right': sum(known)}
 

@@ -2,7 +2,7 @@
 """Be a camera: publish a bag, photo, folder of photos or video into `image` or `image/compressed`, then end.
 
 `ros2 bag play` does this for bags where it is installed; this one also runs where it is not, and plays photos and
-videos. Images of a bag are published as they were recorded, everything else as rgb8.
+videos. Images of a bag are published as they were recorded, small photos and videos as rgb8, large ones as JPEG.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -24,9 +25,12 @@ from rclpy.utilities import remove_ros_args
 from embedder_ros.bags import wire as bag_wire
 from embedder_ros.bags.source import PHOTO_PERIOD, BagSource, Source, open_source
 from embedder_ros.nodes import messages, wire
-from embedder_ros.nodes.images import rgb_to_image
+from embedder_ros.nodes.images import rgb_to_image, rgb_to_jpeg
 from embedder_ros.types import NANOSECONDS, UserError
 
+# Bytes above which a photo or video goes as JPEG: three raw ones fill the shared-memory segment of config/fastdds.xml.
+RAW_BYTES = 10 << 20
+JPEG_QUALITY = 95
 SETTLE = 0.5  # seconds for the other side to know of us, and for the last image to leave
 
 
@@ -38,8 +42,11 @@ class Shot(NamedTuple):
 
 
 def is_compressed(source: Source) -> bool:
-    """Whether a source of one camera is published on `image/compressed`."""
-    return isinstance(source, BagSource) and source.kind(next(iter(source.topics))) == bag_wire.COMPRESSED
+    """Whether a source of one camera is published on `image/compressed`. Raises UserError when it cannot be read."""
+    if isinstance(source, BagSource):
+        return source.kind(next(iter(source.topics))) == bag_wire.COMPRESSED
+    first = next(source.frames(), None)
+    return first is not None and first.image.nbytes > RAW_BYTES
 
 
 def one_camera(path: str | Path, topic: str = '') -> Source:
@@ -56,8 +63,9 @@ def shots(source: Source) -> Iterator[Shot]:
         for _, _, recorded, data in source.recorded():
             yield Shot(bag_wire.stamp_of(data) or recorded, data)
     else:
+        to_message = partial(rgb_to_jpeg, quality=JPEG_QUALITY) if is_compressed(source) else rgb_to_image
         for frame in source.frames():
-            yield Shot(frame.stamp, rgb_to_image(frame.image, messages.header(frame.stamp, frame.frame_id)))
+            yield Shot(frame.stamp, to_message(frame.image, messages.header(frame.stamp, frame.frame_id)))
 
 
 def stamped(message: Any, stamp: int) -> Any:
