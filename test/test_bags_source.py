@@ -227,6 +227,28 @@ def test_damage_in_the_middle_ends_the_reading(tmp_path: Path) -> None:
     assert all((frame.image == noise[n]).all() for n, frame in enumerate(frames))
 
 
+@pytest.mark.parametrize('metadata', ['rosbag2_bagfile_information: [', 'nothing: true\n', ''])
+def test_a_folder_whose_metadata_is_damaged_is_read_by_its_files(
+    tmp_path: Path, metadata: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The images do not depend on it, but something is wrong and is told."""
+    path = write_bag(tmp_path / 'bag', {'/image': raw})
+    (path / 'metadata.yaml').write_text(metadata)
+    with caplog.at_level(logging.WARNING):
+        assert_frames(list(open_frames(path)), list(range(12)))
+    assert 'one by one' in caplog.text
+
+
+def test_a_missing_part_of_a_split_recording_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The parts that are there are read."""
+    path = write_bag(tmp_path / 'bag', {'/image': raw})
+    metadata = path / 'metadata.yaml'
+    metadata.write_text(metadata.read_text().replace('- bag.mcap', '- bag.mcap\n  - bag_1.mcap'))
+    with caplog.at_level(logging.WARNING):
+        assert_frames(list(open_frames(path)), list(range(12)))
+    assert 'bag_1.mcap' in caplog.text
+
+
 def test_a_killed_recorders_write_ahead_log_is_read(tmp_path: Path) -> None:
     """What sqlite has not yet moved into its file is no less recorded."""
     whole = storage_file(write_bag(tmp_path / 'bag', {'/image': raw}, storage=SQLITE))

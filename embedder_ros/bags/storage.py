@@ -86,6 +86,8 @@ def _open(path: Path) -> list[_Part]:
         files = _files(path)
         if not files:
             raise UserError(f'{path}: {error}; a recording has {METADATA} and .mcap or .db3 files') from error
+        if (path / METADATA).is_file():
+            _log.warning('%s: %s; its files are read one by one', path, error)
         return [part for file in files for part in _open(file)]
 
 
