@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from embedder_ros.bags.write import BagWriter
 from embedder_ros.images import compressed_to_rgb, image_to_rgb
 from embedder_ros.nodes.messages import stamp_to_ns
-from embedder_ros.nodes.replay import Shot, pauses, repeated
+from embedder_ros.nodes.replay import Shot, is_compressed, one_camera, pauses, repeated
 from embedder_ros.types import Frame
 
 LIMIT = 60.0
@@ -152,6 +152,18 @@ def test_what_cannot_be_played_is_one_line(tmp_path: Path, environment: dict[str
         errors = process.stderr.read()
         assert process.wait(LIMIT) == 2
     assert errors.startswith('replay: ') and len(errors.splitlines()) == 1
+
+
+def test_of_several_cameras_one_is_played(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The first, which is said, or the named one."""
+    with BagWriter(tmp_path / 'bag') as writer:
+        for camera in ('left', 'right'):
+            writer.image(Frame(pixels(1), START, camera), compressed=camera == 'right')
+    source = one_camera(tmp_path / 'bag')
+    assert source.cameras == ['left'] and not is_compressed(source)
+    assert '/left/image_raw is used; --topic picks another: /right/image_raw/compressed' in caplog.text
+    source = one_camera(tmp_path / 'bag', 'right/image_raw/compressed')
+    assert source.cameras == ['right'] and is_compressed(source)
 
 
 def test_the_pace_is_that_of_the_stamps() -> None:

@@ -76,10 +76,9 @@ class Demo:
         followed = self._follow(client, self._queries[0], answers[0][1])
         facts = {'model': client.model_id, 'input': str(self._input), 'topic': self._camera.name, 'follow': followed}
         report.write_json(self._output / 'answers.json', entries, facts)
-        for entry in entries:
-            print(report.verdict(entry))
-        print(f'answers: {self._output / "answers.png"}, {self._output / "answers.json"}')
-        print(f'follow:  {self._output / "follow.png"} {followed["video"]}', flush=True)
+        print(f'answers: {self._output / "answers.png"} {self._output / "answers.json"}')
+        print(f'follow:  {self._output / "follow.png"} {followed["video"]}')
+        print('\n'.join(report.verdict(entry) for entry in entries), flush=True)
         return entries[0].agrees is not False and bool(followed['frames'] or entries[0].answer != Outcome.FOUND.name)
 
     def _ready_client(self) -> Client:

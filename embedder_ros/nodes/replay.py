@@ -33,6 +33,8 @@ RAW_BYTES = 10 << 20
 JPEG_QUALITY = 95
 SETTLE = 0.5  # seconds for the other side to know of us, and for the last image to leave
 
+_log = logging.getLogger(__name__)
+
 
 class Shot(NamedTuple):
     """An image message, or its bytes, to publish, and the stamp it was recorded with, nanoseconds."""
@@ -52,9 +54,11 @@ def is_compressed(source: Source) -> bool:
 def one_camera(path: str | Path, topic: str = '') -> Source:
     """The source for one camera: the named topic, or the first that a bag has. Raises UserError."""
     source = open_source(path, topics=[topic] if topic else None)
-    if isinstance(source, BagSource) and len(source.topics) > 1:
-        return open_source(path, topics=[next(iter(source.topics))])
-    return source
+    if not isinstance(source, BagSource) or len(source.topics) == 1:
+        return source
+    first, *others = source.topics
+    _log.warning('%s is used; --topic picks another: %s', first, ', '.join(others))
+    return open_source(path, topics=[first])
 
 
 def shots(source: Source) -> Iterator[Shot]:
