@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import skimage.data
 
 from embedder_ros.evaluation.truth import Truth
 from embedder_ros.nodes.demo import SAMPLE
@@ -20,26 +22,45 @@ from embedder_ros.types import Outcome
 LIMIT = 300.0
 
 
-def demo(output: Path, *args: object) -> subprocess.CompletedProcess[str]:
-    """A run of the demo, with its name for the children to inherit, so that leftovers can be found."""
+def start(output: Path, *args: object) -> subprocess.Popen[str]:
+    """A run of the demo, with a mark that its children inherit, so that they can be found."""
     command = [sys.executable, '-m', 'embedder_ros.nodes.demo', '--relative-to', output, *args]
     environment = {**os.environ, 'DEMO_TEST': str(output)}
-    return subprocess.run(
-        [str(c) for c in command], env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen([str(c) for c in command], env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def left_over(output: Path) -> list[str]:
-    """Processes that inherited the name of this run, after a moment for the system to clear them away."""
-    time.sleep(0.5)
-    mark, found = f'DEMO_TEST={output}'.encode(), []
+def demo(output: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    """A whole run of the demo."""
+    with start(output, *args) as process:
+        said, errors = process.communicate(timeout=LIMIT)
+    return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+
+def marked(output: Path) -> dict[int, str]:
+    """Command lines of the processes that belong to this run, by process id."""
+    mark, found = f'DEMO_TEST={output}'.encode(), {}
     for process in Path('/proc').glob('[0-9]*'):
         try:
             if mark in (process / 'environ').read_bytes().split(b'\0'):
-                found.append((process / 'cmdline').read_text())
+                found[int(process.name)] = (process / 'cmdline').read_text()
         except OSError:  # it has ended, or is not ours
             continue
     return found
+
+
+def left_over(output: Path) -> dict[int, str]:
+    """What is still running a moment after the end."""
+    time.sleep(0.5)
+    return marked(output)
+
+
+def running_on_a_photo(output: Path) -> subprocess.Popen[str]:
+    """A demo whose nodes are ready and whose camera begins."""
+    cv2.imwrite(str(output / 'photo.png'), skimage.data.coffee()[..., ::-1])
+    process = start(output, '--input', 'photo.png', '--find', 'a cup', '--follow-seconds', 100)
+    assert any('is ready' in line for line in process.stdout)
+    return process
 
 
 def test_the_sample_is_answered_as_the_truth_says(tmp_path: Path) -> None:
@@ -61,6 +82,25 @@ def test_the_sample_is_answered_as_the_truth_says(tmp_path: Path) -> None:
     pictures = [cv2.imread(str(output / name)) for name in ('answers.png', 'follow.png')]
     assert all(p is not None and p.std() > 10 for p in pictures)
     assert cv2.VideoCapture(str(output / 'follow.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == content['follow']['frames']
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    """The user's Ctrl-C, and a supervisor's stop."""
+    with running_on_a_photo(tmp_path) as process:
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130 and 'Traceback' not in errors and not left_over(tmp_path)
+
+
+def test_a_node_that_dies_ends_the_demo(tmp_path: Path) -> None:
+    """It is named, with its status and the end of its log."""
+    with running_on_a_photo(tmp_path) as process:
+        (node,) = [pid for pid, line in marked(tmp_path).items() if 'nodes.perception' in line]
+        os.kill(node, signal.SIGKILL)
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1 and errors.startswith('demo: perception died with status -9; its log ends:')
+    assert 'is ready' in errors and 'Traceback' not in errors and not left_over(tmp_path)
 
 
 @pytest.mark.parametrize(

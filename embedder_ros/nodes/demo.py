@@ -181,7 +181,8 @@ def _interrupt(*_: object) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the demo; 0 only when the main question was answered."""
     options = _arguments(args)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a background job of a script is born ignoring the first
+        signal.signal(number, _interrupt)
     try:
         with tempfile.TemporaryDirectory() as logs, ExitStack() as stack:
             os.environ.update(environment(1 + os.getpid() % 100), ROS_LOG_DIR=logs)
