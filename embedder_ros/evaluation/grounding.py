@@ -7,14 +7,12 @@ Not measured here: tracking and memory, which only ever see what this sees.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-
+from embedder_ros.grounding.ground import ground
 from embedder_ros.types import Calibration, FloatArray, Observation, box_iou
 
 RIGHT_IOU = 0.5  # overlap with a labelled box that counts as found
-SAME_OBJECT = 0.3  # boxes that overlap more are one object when the margin is taken
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +42,7 @@ class Result:
         right: whether the best candidate covers such a thing.
         boxed: whether any candidate does.
         score: of the best candidate.
-        margin: its lead over the best other object that is not equally right.
+        margin: its lead over the best rival.
     """
 
     kind: str
@@ -80,19 +78,14 @@ class Report:
 
 
 def answer(question: Question, calibration: Calibration) -> Result:
-    """Rank one frame's boxes for one question by semantic * iou."""
-    seen = question.observation
-    if not len(seen):
-        return Result(question.kind, bool(len(question.boxes)), False, False, 0.0, 0.0)
-    score = calibration.semantic(seen.embeddings @ question.query) * seen.iou
+    """Ground one question as the package does, thresholds aside."""
+    seen, kind, present = question.observation, question.kind, bool(len(question.boxes))
     covers = box_iou(seen.boxes, question.boxes).max(axis=1, initial=0.0) >= RIGHT_IOU
-    best = int(score.argmax())
-    others = box_iou(seen.boxes, seen.boxes[best : best + 1])[:, 0] < SAME_OBJECT
-    second = float(score[others].max(initial=0.0))
-    return Result(
-        question.kind, bool(len(question.boxes)), bool(covers[best]), bool(covers.any()),
-        float(score[best]), float(score[best]) - second,
-    )  # fmt: skip
+    given = ground(question.query, [seen], replace(calibration, found=0.0, margin=-1.0))
+    if not given.candidates:
+        return Result(kind, present, False, False, 0.0, 0.0)
+    best = given.candidates[0]
+    return Result(kind, present, bool(covers[best.row]), bool(covers.any()), best.score, given.margin)
 
 
 def report(results: Sequence[Result], calibration: Calibration) -> Report:
@@ -124,10 +117,3 @@ def by_kind(results: Sequence[Result], calibration: Calibration) -> dict[str, Re
     return {'all': report(results, calibration)} | {
         kind: report([r for r in results if r.kind == kind], calibration) for kind in kinds
     }
-
-
-def threshold_for(results: Sequence[Result], false_found: float) -> float:
-    """The lowest score that lets at most this share of absent things be FOUND."""
-    scores = np.sort([r.score for r in results if not r.present])[::-1]
-    allowed = int(len(scores) * false_found)
-    return float(scores[allowed]) if allowed < len(scores) else 0.0

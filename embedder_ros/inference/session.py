@@ -51,6 +51,8 @@ class OnnxSession:
         options = _runtime().SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # Threads that spin while they wait take the cores from the rest of the robot.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         try:
             self._session = _runtime().InferenceSession(content, options, providers=providers)
         except Exception as error:  # onnxruntime's exceptions share no public base class

@@ -94,7 +94,7 @@ class _Lite0:
 
 
 def write_backbone(state: dict[str, np.ndarray], path: Path) -> None:
-    """image (1, H, W, 3) uint8 RGB, sides divisible by 32 -> maps at strides 8, 16, 32 and the 1280-channel top."""
+    """Image (1, H, W, 3) uint8 RGB, sides divisible by 32 -> maps at strides 8, 16, 32 and the 1280-channel top."""
     graph = GraphWriter()
     net = _Lite0(state, graph)
     value = graph.op('Cast', 'image', to=TensorProto.FLOAT)
@@ -115,10 +115,11 @@ def write_backbone(state: dict[str, np.ndarray], path: Path) -> None:
 
 
 def write_regions(state: dict[str, np.ndarray], path: Path) -> None:
-    """Feature maps and boxes -> features (N, 2928), pooled (N, 1280), class log-probabilities (N, 1000), tokens (1, 320, 6, 8).
+    """Feature maps and boxes -> features, pooled (N, 1280), class log-probabilities (N, 1000), tokens (1, 320, 6, 8).
 
-    `boxes` are xyxy pixels of the backbone's input, the last one the whole image, which also gives the tokens; `half_top` is the top map of the half-size image, in which the boxes
-    are `half_boxes` and whose share for each box is `half_share` (N, 1): a classifier trained on 224 pixel objects reads large boxes better there.
+    `boxes` are xyxy pixels of the backbone's input, the last one the whole image, which also gives the tokens.
+    `half_top` is the top map of the half-size image, in which the boxes are `half_boxes`; `half_share` (N, 1) is how
+    much of it each box takes: a classifier trained on 224 pixel objects reads large boxes better there.
     """
     graph = GraphWriter()
     batch = graph.op('Mul', graph.op('Squeeze', graph.op('Slice', 'boxes', *_slice(graph, 1, 0, 1)), _axes(graph, 1)),
@@ -149,7 +150,7 @@ def write_regions(state: dict[str, np.ndarray], path: Path) -> None:
 
 
 def write_detector(nanodet: Path, path: Path) -> None:
-    """image (1, 416, 416, 3) uint8 RGB -> boxes (3549, 4) as fractions of the image and scores (3549, 80)."""
+    """Image (1, 416, 416, 3) uint8 RGB -> boxes (3549, 4) as fractions of the image and scores (3549, 80)."""
     graph = GraphWriter()
     value = graph.op('Cast', 'image', to=TensorProto.FLOAT)
     value = graph.op('Gather', value, graph.constant(np.array([2, 1, 0])), axis=3)

@@ -28,6 +28,7 @@ from embedder_ros.training.network import (
     CLASS_ROWS,
     COCO_ROWS,
     FEATURES,
+    FLOOR,
     POOLED,
     TOKEN_CHANNELS,
     TOKENS,
@@ -37,8 +38,8 @@ from embedder_ros.training.network import (
     Texts,
 )
 from embedder_ros.training.onnx_graph import GraphWriter
-from embedder_ros.training.phrases import Bank
 from embedder_ros.training.photos import class_names
+from embedder_ros.training.phrases import Bank
 
 HEADS = 4  # of the head's transformer
 INDIVIDUAL_SHARE, HISTOGRAM_SHARE = 0.8, 0.6  # of the identity view; their squares sum to 1
@@ -175,9 +176,8 @@ def write_head(head: Head, path: Path) -> None:
     individual = net.unit(net.linear(head.individual, net.join(both, 'look')))
     parts = {
         'meaning': net.unit(net.linear(head.meaning, both)),
-        'classes': net.bounded(net.linear(head.classes, shown)),
-        'colour': net.times(graph.op('Tanh', net.stack(head.colour, net.columns('look', 0, ZONES * len(COLOURS)))),
-                            len(COLOURS) ** -0.5),
+        'classes': net.bounded(net.linear(head.classes, graph.op('Relu', net.sum(shown, net.number(-FLOOR))))),
+        'colour': net.times(graph.op('Tanh', _colours(net, head)), len(COLOURS) ** -0.5),
         'individual': net.join(net.times(individual, INDIVIDUAL_SHARE),
                                net.times(net.columns('look', LOOK - HISTOGRAM, LOOK), HISTOGRAM_SHARE)),
     }  # fmt: skip
@@ -216,6 +216,13 @@ def _tokens(net: _Layers, head: Head, base: str) -> tuple[str, str]:
         value = net.block(layer, value)
     both = net.rows(net.norm(head.final, value), 0, -TOKENS)
     return tuple(graph.op('Split', both, outputs=2, axis=0))
+
+
+def _colours(net: _Layers, head: Head) -> str:
+    """How strongly each box has each colour (N + 1, 12)."""
+    names = net.columns('look', 0, ZONES * len(COLOURS))
+    prior = net.graph.op('MatMul', names, net.parameter(head.seen))
+    return net.sum(net.stack(head.colour, names), prior, net.number(-1.0))
 
 
 def _joined(net: _Layers, head: Head, parts: dict[str, str]) -> str:

@@ -20,21 +20,14 @@ from tqdm import tqdm
 
 from embedder_ros.models.nano.image import Encoded, ImageEncoder
 from embedder_ros.models.nano.proposer import distinct
-from embedder_ros.training.photos import Sample, class_names, kitchen, mosaics, rendered, single_things
+from embedder_ros.training.photos import Sample, Thing, class_names, kitchen, mosaics, rendered, single_things
 from embedder_ros.types import FloatArray, Frame, box_iou
 
 BOXES = 72  # most boxes kept per frame
 DETECTED = 20  # of the detector's own boxes
 JITTER = (0.07, 0.18)  # relative noise of the copies of each labelled box
-SURE = 0.3  # detector score that makes a box a label for the proposal head
+SURE = 0.45  # detector score that makes its box and class a label
 STRAY = 6  # boxes at random
-
-
-class Folder:
-    """A folder of weights that has no manifest yet."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder.joinpath
 
 
 def main() -> None:
@@ -44,14 +37,18 @@ def main() -> None:
     parser.add_argument('--source', required=True)
     parser.add_argument('--photos', type=Path)
     parser.add_argument('--classes', type=Path, help="ImageNet names, one class a line (Debian opencv-doc's file)")
+    parser.add_argument(
+        '--coco', type=Path, help='COCO names, one a line, to name what the detector is sure of on photos'
+    )
     parser.add_argument('--maps', action='store_true', help='also keep the feature maps, for the proposal head')
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
-    encoder = ImageEncoder(Folder(args.weights), device='cpu', threads=2)
+    encoder = ImageEncoder(args.weights, device='cpu', threads=2)
+    coco = class_names(args.coco) if args.coco else []
     args.out.mkdir(parents=True, exist_ok=True)
     for sample in tqdm(samples(args.source, args.photos, args.classes), desc=args.source):
         if not (args.out / f'{sample.key}.json').exists():
-            keep(sample, encoder, args.out, maps=args.maps)
+            keep(sample, encoder, args.out, coco=coco, maps=args.maps)
 
 
 def samples(source: str, photos: Path | None, classes: Path | None) -> Iterator[Sample]:
@@ -68,9 +65,11 @@ def samples(source: str, photos: Path | None, classes: Path | None) -> Iterator[
     raise SystemExit(f'unknown source {source}, or --photos and --classes are missing')
 
 
-def keep(sample: Sample, encoder: ImageEncoder, out: Path, *, maps: bool) -> None:
+def keep(sample: Sample, encoder: ImageEncoder, out: Path, *, coco: list[tuple[str, ...]], maps: bool) -> None:
     """Write one frame's regions, and its labels last, so that a label file means the frame is whole."""
     encoded = encoder.encode(Frame(sample.image, 0, ''))
+    if coco and not sample.group:
+        taught(sample, encoded, coco)
     truth = np.array([t.box for t in sample.things], np.float32).reshape(-1, 4) * np.tile(encoded.scale, 2)
     truth = _clipped(truth, encoded)
     rng = np.random.default_rng(abs(hash_of(sample.key)))
@@ -78,20 +77,24 @@ def keep(sample: Sample, encoder: ImageEncoder, out: Path, *, maps: bool) -> Non
     regions = encoder.read(encoded, boxes)
     arrays = {name: getattr(regions, name).astype(np.float16) for name in regions.__slots__}
     arrays |= {f'map_{n}': encoded.maps[n].astype(np.float16) for n in ('s8', 's16', 's32') if maps}
-    taught = np.zeros((0, 4), np.float32) if sample.group else confident(encoded, truth)
     size = encoded.whole[0, 2:]
-    np.savez(out / f'{sample.key}.npz', boxes=boxes, truth=truth, taught=taught, size=size, **arrays)
+    np.savez(out / f'{sample.key}.npz', boxes=boxes, truth=truth, size=size, **arrays)
     things = [{'names': t.names, 'colours': t.colours, 'instance': t.instance, 'part': t.part} for t in sample.things]
     label = {'things': things, 'complete': sample.complete, 'group': sample.group}
     (out / f'{sample.key}.json').write_text(json.dumps(label))
 
 
-def confident(encoded: Encoded, truth: FloatArray) -> FloatArray:
-    """The detector's sure boxes (K, 4) that no label covers: what it teaches the proposal head on photos."""
+def taught(sample: Sample, encoded: Encoded, coco: list[tuple[str, ...]]) -> None:
+    """Add what the detector is sure of on a photo: its name to the thing labelled there, or a new thing."""
     scores = encoded.scores.max(axis=1)
-    rows = distinct(encoded.boxes, scores, 2 * DETECTED)
-    boxes = encoded.boxes[rows[scores[rows] > SURE]]
-    return boxes[box_iou(boxes, truth).max(axis=1, initial=0) < 0.5]
+    rows = distinct(encoded.boxes, scores, DETECTED)
+    for row in rows[scores[rows] > SURE]:
+        box, name = encoded.boxes[row] / np.tile(encoded.scale, 2), coco[int(encoded.scores[row].argmax())][0]
+        overlap = box_iou(box[None], np.array([t.box for t in sample.things], np.float32))[0]
+        if overlap.max(initial=0.0) < 0.5:
+            sample.things.append(Thing(box, (name,)))
+        elif name not in sample.things[int(overlap.argmax())].names:
+            sample.things[int(overlap.argmax())].names += (name,)
 
 
 def candidate_boxes(truth: FloatArray, encoded: Encoded, rng: np.random.Generator) -> FloatArray:

@@ -16,6 +16,8 @@ from embedder_ros.models.nano.layout import CLASSES_DIM, INDIVIDUAL_DIM, MEANING
 WIDTH = 160
 FEATURES, POOLED, CLASS_ROWS, COCO_ROWS, TOKEN_CHANNELS, TOKENS = 2928, 1280, 1000, 80, 320, 48
 
+FLOOR = 0.06  # root of a class's probability below which it says nothing: the tail of a softmax is noise
+
 
 def bounded(rows: Tensor) -> Tensor:
     """Shorten rows to below length 1 and keep short ones almost as they are."""
@@ -50,6 +52,10 @@ class Head(nn.Module):
         self.classes = nn.Linear(CLASS_ROWS + COCO_ROWS, CLASSES_DIM, bias=False)
         zones = ZONES * len(COLOURS)
         self.colour = nn.Sequential(nn.Linear(zones, 32), nn.GELU(), nn.Linear(32, len(COLOURS)))
+        nn.init.zeros_(self.colour[2].weight)
+        # Before any training a colour is what most of the box shows, its centre first.
+        seen = torch.cat([torch.eye(len(COLOURS)) * share for share in (1.8, 1.2, 0.0)])
+        self.register_buffer('seen', seen)
         # Shares of meaning, classes, colours, constant and individual in an object vector; squares sum to 1.
         self.shares = nn.Parameter(torch.tensor([0.6, 0.6, 0.3, 0.2, 0.4]))
 
@@ -63,8 +69,8 @@ class Head(nn.Module):
         names = batch['look'][..., : ZONES * len(COLOURS)]
         return {
             'meaning': F.normalize(self.meaning(both), dim=-1),
-            'classes': bounded(self.classes(shown)),
-            'colour': self.colour(names),
+            'classes': bounded(self.classes(F.relu(shown - FLOOR))),
+            'colour': self.colour(names) + names @ self.seen - 1.0,
             'individual': F.normalize(self.individual(torch.cat([both, batch['look']], -1)), dim=-1),
             'histogram': batch['look'][..., -HISTOGRAM:],
             'iou': self.iou(torch.cat([boxes, objects], -1))[..., 0],

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 2: train the ObjEmbed head and the text maps on extracted frames.
 
-    python -m embedder_ros.training.train --data FOLDER [FOLDER ...] --vocabulary vocab.txt --classes FILE --coco FILE --out OUT
+    python -m embedder_ros.training.train --data FOLDER [...] --vocabulary FILE --classes FILE --coco FILE --out OUT
 
 Losses (MODELS.md 1.10, smaller): sigmoid-focal region loss, softmax over objects and over phrases, IoU loss on every
-box, InfoNCE between two views of one individual, and the whole image against what it shows. Writes head.pt and texts.pt.
+box, InfoNCE between two views of one individual, and the whole image against what it shows. Writes head.pt, texts.pt
+and known.json.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from torch.nn import functional as F
 from tqdm import tqdm, trange
 
 from embedder_ros.models.nano.colour import COLOURS
+from embedder_ros.models.nano.layout import CLASSES_DIM
 from embedder_ros.training.extract import overlaps
 from embedder_ros.training.network import Head, Texts, bounded
-from embedder_ros.training.phrases import Asked, Bank, ask, truth
 from embedder_ros.training.photos import class_names
+from embedder_ros.training.phrases import Asked, Bank, ask, truth
 
 INPUTS = ('features', 'pooled', 'classes', 'coco', 'look', 'geometry')
 ROWS = 30  # boxes of one frame in a step
@@ -35,6 +37,7 @@ PAIRS, SINGLES = 5, 7  # groups seen from two views, and frames alone, in a step
 IS_OBJECT, IS_BACKGROUND = 0.55, 0.25  # IoU with a labelled box; between the two nothing is said
 UNKNOWN_WORD = 0.3  # share of phrases whose learned part is switched off, as for words never trained on
 FADED = 0.15
+SPREAD = 0.15  # MiniLM distance over which two class names share their code
 OFTEN = 12  # objects that must carry a name before the learned meaning counts in full for it
 
 
@@ -106,6 +109,7 @@ def often(examples: list[Example]) -> list[str]:
 def fit(examples: list[Example], bank: Bank, steps: int) -> tuple[Head, Texts]:
     """Train both sides for `steps` steps."""
     head, texts = Head(), Texts(int(bank.class_rows.max()) + 1)
+    start_from_names(head, texts, bank)
     groups: dict[str, list[Example]] = {}
     for example in examples:
         if example.group:
@@ -134,8 +138,22 @@ def fit(examples: list[Example], bank: Bank, steps: int) -> tuple[Head, Texts]:
     return head.eval(), texts.eval()
 
 
+def start_from_names(head: Head, texts: Texts, bank: Bank) -> None:
+    """Begin the class mixture where both sides agree on every class name, and near names on each other a little."""
+    rows = torch.from_numpy(bank.class_rows)
+    count = int(rows.max()) + 1
+    mean = torch.zeros(count, bank.class_names.shape[1]).index_add(0, rows, torch.from_numpy(bank.class_names))
+    unit = F.normalize(mean, dim=1)
+    kernel = torch.exp((unit @ unit.T - 1) / SPREAD)
+    values, vectors = torch.linalg.eigh(kernel)
+    codes = F.normalize(vectors[:, -CLASSES_DIM:] * values[-CLASSES_DIM:].clamp(min=0).sqrt(), dim=1)
+    with torch.no_grad():
+        head.classes.weight.copy_(2 * codes.T)
+        texts.classes.weight.copy_(2 * codes.T)
+
+
 def draw(pairs: list[list[Example]], singles: list[Example], rng: np.random.Generator) -> list[Example]:
-    """Two views each of PAIRS groups, and SINGLES frames alone; one kind stands in for the other where it is missing."""
+    """Two views each of PAIRS groups, and SINGLES frames alone; where one kind is missing the other stands in."""
     wanted = PAIRS if pairs else 0
     chosen: list[Example] = []
     for index in rng.integers(0, len(pairs), wanted) if wanted else ():

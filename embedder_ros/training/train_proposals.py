@@ -44,13 +44,12 @@ def main() -> None:
 
 
 def load(label: Path) -> tuple[list[np.ndarray], np.ndarray, bool] | None:
-    """Feature maps, labelled boxes (K, 4) in pixels and whether all is labelled; None for frames without maps or of another size."""
+    """Feature maps, labelled boxes (K, 4) in pixels, whether all is labelled; None without maps or of another size."""
     with np.load(label.with_suffix('.npz')) as stored:
         if 'map_s8' not in stored or stored['map_s8'].shape[-2:] != (60, 80):
             return None
         maps = [stored[f'map_s{stride}'] for stride in STRIDES]
-        boxes = np.concatenate([stored['truth'], stored['taught']])
-        return maps, boxes, json.loads(label.read_text())['complete']
+        return maps, stored['truth'], json.loads(label.read_text())['complete']
 
 
 def fit(frames: list[tuple[list[np.ndarray], np.ndarray, bool]], steps: int) -> Proposals:
@@ -78,7 +77,7 @@ def fit(frames: list[tuple[list[np.ndarray], np.ndarray, bool]], steps: int) -> 
 
 
 def losses(out: tuple[list[Tensor], list[Tensor]], truth: list[np.ndarray], complete: list[bool]) -> Tensor:
-    """Score: cross entropy with the IoU the box reaches. Edges: generalised IoU on cells inside a labelled box's middle."""
+    """Score: cross entropy with the IoU the box reaches. Edges: generalised IoU on cells in a labelled box's middle."""
     total = torch.zeros(())
     for level, (scores, edges) in enumerate(zip(*out, strict=True)):
         shape, stride = scores.shape[1:], STRIDES[level]
@@ -99,7 +98,7 @@ def losses(out: tuple[list[Tensor], list[Tensor]], truth: list[np.ndarray], comp
 def assign(
     boxes: np.ndarray, shape: tuple[int, ...], stride: int, sizes: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(h, w) bool cells that answer for a box, and (h, w, 4) distances to its edges; the smaller box wins a shared cell."""
+    """(h, w) bool cells that answer for a box, (h, w, 4) distances to its edges; the smaller box wins a shared cell."""
     row, column = np.mgrid[: shape[0], : shape[1]]
     x, y = (column + 0.5) * stride, (row + 0.5) * stride
     positive, wanted = np.zeros(shape, bool), np.ones((*shape, 4), np.float32)

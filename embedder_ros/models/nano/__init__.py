@@ -38,6 +38,5 @@ def load(
     if precision not in ('auto', 'fp32'):
         raise UserError(f"nano computes in fp32, not {precision}; set parameter 'precision' to 'auto' or 'fp32'")
     manifest = read_manifest(folder)
-    return NanoEmbedder(manifest, device=device, threads=threads), NanoProposer(
-        manifest, device=device, threads=threads
-    )
+    embedder = NanoEmbedder(manifest, device=device, threads=threads)
+    return embedder, NanoProposer(folder, device=device, threads=threads)

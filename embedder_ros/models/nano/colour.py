@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What colour a box is, in the words people use, from plain pixels: the part of nano that needs no training to be right.
+"""What colour a box is, in the words people use, from plain pixels: the part of nano that is right untrained.
 
 Boxes are sampled on a fixed grid, so cost does not depend on their size. Twelve colour names by distance in Lab space;
 not measured: coloured light.

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nano as an `Embedder`: one unit vector per box that holds everything the model knows about it, each part with a fitted share.
+"""nano as an `Embedder`: one unit vector per box holds all the model knows about it, each part with a fitted share.
 
     object   [ learned meaning | class mixture | colours | 1 | individual | rest ]
     query    [ learned meaning | class mixture | colours | c |     0      | rest ]
 
-The cosine of the two is the fitted sum of the parts; 'rest' only fills the vector up to length 1 and is never on both sides.
+The cosine of the two is the fitted sum of the parts; 'rest' only fills a vector up to length 1, in a place of its own
+on each side.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class NanoEmbedder:
 
     def __init__(self, manifest: Manifest, *, device: str = 'auto', threads: int = 0) -> None:
         self._info = ModelInfo(manifest.model_id, DIM, manifest.calibration, np.eye(DIM, dtype=np.float32)[:, IDENTITY])
-        self._images = ImageEncoder(manifest, device=device, threads=threads)
-        self._head = OnnxSession(manifest.path('head.onnx'), device=device, threads=threads)
+        self._images = ImageEncoder(manifest.folder, device=device, threads=threads)
+        self._head = OnnxSession(manifest.folder / 'head.onnx', device=device, threads=threads)
         self._queries = QueryEncoder(manifest, threads=threads)
         self._texts = LastUsed()
         self.device = self._images.device

@@ -7,13 +7,13 @@ Every frame runs alone, so its result cannot depend on which other frames share 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from embedder_ros.inference.session import OnnxSession
 from embedder_ros.models.nano.colour import describe
-from embedder_ros.models.nano.manifest import Manifest
 from embedder_ros.types import FloatArray, Frame, box_iou
 
 AREA = 640 * 480  # pixels the backbone sees; raising it finds smaller things and costs time in proportion
@@ -78,15 +78,15 @@ class ImageEncoder:
     """The frozen networks: backbone, detector and region reader.
 
     Args:
-        manifest: the checked model folder.
+        folder: holds the .onnx files.
         device: 'auto', 'cpu' or 'cuda'.
         threads: CPU threads of one network call.
     """
 
-    def __init__(self, manifest: Manifest, *, device: str, threads: int) -> None:
-        self._backbone = OnnxSession(manifest.path('backbone.onnx'), device=device, threads=threads)
-        self._detector = OnnxSession(manifest.path('detector.onnx'), device=device, threads=threads)
-        self._regions = OnnxSession(manifest.path('regions.onnx'), device=device, threads=threads)
+    def __init__(self, folder: Path, *, device: str, threads: int) -> None:
+        self._backbone = OnnxSession(folder / 'backbone.onnx', device=device, threads=threads)
+        self._detector = OnnxSession(folder / 'detector.onnx', device=device, threads=threads)
+        self._regions = OnnxSession(folder / 'regions.onnx', device=device, threads=threads)
         self.device = self._backbone.device
 
     def encode(self, frame: Frame) -> Encoded:

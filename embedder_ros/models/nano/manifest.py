@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nano.json: which weight files belong together, their hashes, and the fitted numbers. Damaged files are refused here."""
+"""nano.json: which weight files belong together, their hashes, and the fitted numbers. Damaged files stop here."""
 
 from __future__ import annotations
 
@@ -32,10 +32,6 @@ class Manifest:
     model_id: str
     calibration: Calibration
     text_sha256: str
-
-    def path(self, name: str) -> Path:
-        """Path of one of FILES."""
-        return self.folder / name
 
 
 def read_manifest(folder: Path) -> Manifest:

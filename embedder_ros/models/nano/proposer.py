@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from embedder_ros.inference.session import OnnxSession
 from embedder_ros.models.nano.image import Encoded
-from embedder_ros.models.nano.manifest import Manifest
 from embedder_ros.types import Boxes, FloatArray, Frame, box_iou
 
 SAME_BOX = 0.65  # IoU above which two boxes are one; raising it keeps near-duplicates and pushes small things out
@@ -21,13 +21,13 @@ class NanoProposer:
     """Class-agnostic boxes from what the embedder already computed.
 
     Args:
-        manifest: the checked model folder.
+        folder: holds proposals.onnx.
         device: 'auto', 'cpu' or 'cuda'.
         threads: CPU threads of one network call.
     """
 
-    def __init__(self, manifest: Manifest, *, device: str = 'auto', threads: int = 0) -> None:
-        self._head = OnnxSession(manifest.path('proposals.onnx'), device=device, threads=threads)
+    def __init__(self, folder: Path, *, device: str = 'auto', threads: int = 0) -> None:
+        self._head = OnnxSession(folder / 'proposals.onnx', device=device, threads=threads)
 
     def propose(self, frames: Sequence[Frame], encoded: Sequence[Encoded], max_objects: int) -> list[Boxes]:
         """At most `max_objects` boxes per frame, best first, inside the image, in source pixels."""

@@ -9,7 +9,7 @@ from embedder_ros.models.nano.colour import COLOURS
 from embedder_ros.models.nano.layout import CLASSES, COLOUR, DIM, MEANING, ONE, QUERY_REST
 from embedder_ros.models.nano.manifest import Manifest
 from embedder_ros.models.nano.text import ClassMixture, MiniLM, parse
-from embedder_ros.types import FloatArray, UserError, unit_rows
+from embedder_ros.types import FloatArray, unit_rows
 
 HINTS = 4  # familiarity, nearest class, has a colour, 1
 ARRAYS = ('names', 'rows', 'known', 'classes', 'meaning', 'offset', 'shares')
@@ -26,11 +26,8 @@ class QueryEncoder:
     """
 
     def __init__(self, manifest: Manifest, *, threads: int = 0) -> None:
-        self.language = MiniLM(manifest.path('vocab.txt'), sha256=manifest.text_sha256, threads=threads)
-        with np.load(manifest.path('text.npz')) as stored:
-            missing = [name for name in ARRAYS if name not in stored]
-            if missing:
-                raise UserError(f'{manifest.path("text.npz")} lacks {", ".join(missing)}; install embedder_ros again')
+        self.language = MiniLM(manifest.folder / 'vocab.txt', sha256=manifest.text_sha256, threads=threads)
+        with np.load(manifest.folder / 'text.npz') as stored:
             arrays = {name: stored[name] for name in ARRAYS}
         self._maps = {name: value.astype(np.float32) for name, value in arrays.items() if name != 'rows'}
         self._mixture = ClassMixture(self._maps['names'], arrays['rows'])

