@@ -74,7 +74,6 @@ def cmake(work: Path, stage: Path) -> None:
         sys.exit('cmake is missing: pip install cmake ninja')
     generator = ['-G', 'Ninja'] if shutil.which('ninja', path=env['PATH']) else []
     options = [
-        '-DCMAKE_BUILD_TYPE=Release',
         '-DBUILD_TESTING=OFF',
         '-DEMBEDDER_ROS_INTERFACES_ONLY=ON',
         f'-DPython3_EXECUTABLE={sys.executable}',
@@ -101,6 +100,7 @@ def environment() -> dict[str, str]:
             parts.append(sys.prefix)
         env[variable] = os.pathsep.join(parts)
     env['PATH'] = os.path.dirname(sys.executable) + os.pathsep + env['PATH']
+    env.setdefault('CMAKE_BUILD_TYPE', 'Release')
     return env
 
 
