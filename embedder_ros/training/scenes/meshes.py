@@ -208,3 +208,15 @@ def disc(radius: float, points: int = 12, flat: float = 1.0) -> Array:
 def tube(path: ArrayLike, radius: float, flat: float = 1.0, count: int = 14, points: int = 10) -> Mesh:
     """A round or flattened tube along a smooth curve through `path`, (P, 3)."""
     return sweep(smooth(path, count), disc(radius, points, flat))
+
+
+def scattered(mesh: Mesh, count: int) -> Array:
+    """(count, 3) points spread evenly over a surface, the same ones every time."""
+    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(mesh.faces), count, p=area / area.sum())
+    u, v = rng.random((2, count, 1))
+    flip = u + v > 1
+    u, v = np.where(flip, 1 - u, u), np.where(flip, 1 - v, v)
+    return a[chosen] + u * (b[chosen] - a[chosen]) + v * (c[chosen] - a[chosen])
