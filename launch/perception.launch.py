@@ -40,7 +40,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         executable='perception',  # no name=: the process holds two nodes, `embedder` and `grounder`
         namespace=LaunchConfiguration('namespace').perform(context),
         parameters=[LaunchConfiguration('params_file').perform(context), parameters],
-        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level').perform(context)],
+        ros_arguments=['--log-level', LaunchConfiguration('log_level').perform(context)],
         output='screen',
     )
     return [node]
@@ -63,9 +63,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument('log_level', default_value='info', description='debug, info, warn or error'),
     ]
     # Without a larger shared-memory segment Fast DDS loses 720p images; a profile that is already set is kept.
-    profile = os.environ.get('FASTDDS_DEFAULT_PROFILES_FILE') or os.path.join(SHARE, 'config', 'fastdds.xml')
-    environment = [
-        SetEnvironmentVariable('FASTDDS_DEFAULT_PROFILES_FILE', profile),
-        SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE', profile),  # the name that Humble and Jazzy read
-    ]
-    return LaunchDescription([*arguments, *environment, OpaqueFunction(function=start)])
+    before_kilted = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+    variable = 'FASTRTPS_DEFAULT_PROFILES_FILE' if before_kilted else 'FASTDDS_DEFAULT_PROFILES_FILE'
+    profile = os.environ.get(variable, os.path.join(SHARE, 'config', 'fastdds.xml'))
+    return LaunchDescription([*arguments, SetEnvironmentVariable(variable, profile), OpaqueFunction(function=start)])

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from sensor_msgs.msg import CompressedImage
 
 from embedder_ros import draw
 from embedder_ros.models.base import TextKind
@@ -115,10 +116,18 @@ class Embedder(LifecycleNode):
 
     async def embed_region(self, region: Any) -> tuple[Frame, Observation]:
         """The meant frame and a one-row Observation, computed on the inference thread. Raises UserError."""
-        worker, pipeline = self._worker, self.pipeline
-        if worker is None or pipeline is None:
+        return await self._on_worker(lambda worker: regions.embed_region(region, self.pipeline, worker))
+
+    async def thumbnail(self, region: Any) -> CompressedImage:
+        """JPEG of a region's box. Raises UserError when its frame is not kept any more."""
+        frame = await self._on_worker(lambda worker: regions.meant_frame(region, worker))
+        return messages.box_jpeg(frame, region.box)
+
+    async def _on_worker(self, job: Callable[[Worker], Any]) -> Any:
+        worker = self._worker
+        if worker is None:
             raise UserError('the embedder is not active; activate it first')
-        return await worker.submit(lambda: regions.embed_region(region, pipeline, worker), self.executor)
+        return await worker.submit(lambda: job(worker), self.executor)
 
     def _publish(self, frames: Sequence[Frame], observations: Sequence[Observation]) -> None:
         for observation in observations:

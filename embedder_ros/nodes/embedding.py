@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
+from sensor_msgs.msg import CompressedImage
 
 from embedder_ros.nodes import wire
 from embedder_ros.nodes.embedder import Embedder
@@ -23,6 +24,9 @@ class QueryEmbedder(Protocol):
     async def region(self, region: Any) -> FloatArray:
         """(D,) of the meant box. Raises UserError."""
 
+    async def thumbnail(self, region: Any) -> CompressedImage:
+        """JPEG of the box of a stamped region. Raises UserError when its frame is not kept any more."""
+
 
 class LocalEmbedder:
     """An embedder node in this process: one model in memory."""
@@ -37,6 +41,10 @@ class LocalEmbedder:
     async def region(self, region: Any) -> FloatArray:
         """See QueryEmbedder."""
         return (await self._node.embed_region(region))[1].embeddings[0]
+
+    async def thumbnail(self, region: Any) -> CompressedImage:
+        """See QueryEmbedder."""
+        return await self._node.thumbnail(region)
 
 
 class RemoteEmbedder:
@@ -58,6 +66,10 @@ class RemoteEmbedder:
         """See QueryEmbedder."""
         response = await self._call(self._region, EmbedRegion.Request(region=region))
         return np.array(response.embedding, np.float32)
+
+    async def thumbnail(self, region: Any) -> CompressedImage:
+        """See QueryEmbedder."""
+        return (await self._call(self._region, EmbedRegion.Request(region=region, thumbnail=True))).image
 
     async def _call(self, client: Any, request: Any) -> Any:
         if not client.service_is_ready():

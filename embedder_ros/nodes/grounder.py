@@ -10,7 +10,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from embedder_ros.grounding.scene import Question, Scene
-from embedder_ros.msg import ModelInfo, ObjectEmbeddings, Query
+from embedder_ros.msg import ModelInfo, ObjectEmbeddings, Query, Region
 from embedder_ros.nodes import diagnostics, lifecycle, messages, parameters, wire
 from embedder_ros.nodes.embedding import QueryEmbedder, RemoteEmbedder
 from embedder_ros.nodes.follow import FollowServer
@@ -181,7 +181,18 @@ class Grounder(LifecycleNode):
         except UserError as error:
             response.message = str(error)
             return response
-        return messages.answer_to_response(answer, response)
+        messages.answer_to_response(answer, response)
+        if request.thumbnails:
+            await self._add_thumbnails(response)
+        return response
+
+    async def _add_thumbnails(self, response: Find.Response) -> None:
+        for candidate in response.candidates:
+            region = Region(header=candidate.header, camera=candidate.camera, box=candidate.box)
+            try:
+                candidate.thumbnail = await self._queries.thumbnail(region)
+            except UserError as error:  # the frame is gone: the answer stands without its picture
+                self.get_logger().info(f'no thumbnail: {error}')
 
     def _diagnose(self) -> None:
         values = {'skipped messages': self._invalid}

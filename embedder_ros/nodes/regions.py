@@ -20,7 +20,7 @@ def embed_region(region: Any, pipeline: Pipeline, worker: Worker) -> tuple[Frame
     Raises:
         UserError: unknown camera, no such frame, no or several of box, point and mask, or a box outside the image.
     """
-    frame = _frame(region, worker)
+    frame = meant_frame(region, worker)
     given = [name for name in ('box', 'point') if len(getattr(region, name))] + ['mask'] * bool(len(region.mask.data))
     if len(given) != 1:
         raise UserError(f'a region is one of box, point or mask; {", ".join(given) or "none"} given')
@@ -30,7 +30,8 @@ def embed_region(region: Any, pipeline: Pipeline, worker: Worker) -> tuple[Frame
     return frame, pipeline.embed_boxes(frame, _inside(box, frame)[None])
 
 
-def _frame(region: Any, worker: Worker) -> Frame:
+def meant_frame(region: Any, worker: Worker) -> Frame:
+    """The frame of a region. Raises UserError for an unknown camera, or a frame that is not kept any more."""
     if len(region.image.data):
         return Frame(images.compressed_to_rgb(region.image), stamp_to_ns(region.image.header.stamp), region.camera)
     cameras = worker.cameras
