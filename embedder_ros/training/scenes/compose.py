@@ -125,12 +125,14 @@ def table_top(rng: np.random.Generator, prefix: str, *, held_out: bool = False) 
     for where, count in (('desk', int(rng.choice(3, p=[0.3, 0.5, 0.2]))), ('floor', int(rng.random() < 0.35))):
         for kind in cast.choose(where, count):
             cast.add(kind, cast.colour(kind))
-    cast.add_small(int(rng.integers(5, 11)))
+    cast.add_small(int(rng.integers(6, 14)))
     top = surfaces.background(rng)
     slabs = [Slab((wide, deep, 0.04), (0, 0, TABLE - 0.02), top, float(rng.uniform(0.2, 1.0)))]
     for x in (-1, 1):
         for y in (-1, 1):
-            slabs.append(Slab((0.06, 0.06, TABLE - 0.04), (x * (wide / 2 - 0.06), y * (deep / 2 - 0.06), TABLE / 2 - 0.02), top))
+            slabs.append(
+                Slab((0.06, 0.06, TABLE - 0.04), (x * (wide / 2 - 0.06), y * (deep / 2 - 0.06), TABLE / 2 - 0.02), top)
+            )
     half_x, half_y = wide / 2 - 0.03, deep / 2 - 0.03
     return Scene(
         tuple(cast.things),
@@ -155,8 +157,10 @@ def kitchen(rng: np.random.Generator, prefix: str, *, held_out: bool = False) ->
     for where, share in (('desk', 0.4), ('floor', 0.3)):
         for kind in cast.choose(where, int(rng.random() < share)):
             cast.add(kind, cast.colour(kind))
-    cast.add_small(int(rng.integers(4, 9)))
-    worktop = Slab((right - left, 0.64, 0.04), (0, 0, COUNTER - 0.02), surfaces.background(rng), float(rng.uniform(0.2, 1.0)))
+    cast.add_small(int(rng.integers(5, 11)))
+    worktop = Slab(
+        (right - left, 0.64, 0.04), (0, 0, COUNTER - 0.02), surfaces.background(rng), float(rng.uniform(0.2, 1.0))
+    )
     return Scene(
         tuple(cast.things),
         tuple(cast.fixed),
@@ -186,7 +190,11 @@ def _wall_cupboards(cast: _Cast, left: float, right: float) -> None:
     for kind in cast.choose('wall', int(cast.rng.choice(4, p=[0.35, 0.3, 0.25, 0.1]))):
         thing = cast.add(kind, cast.colour(kind))
         wide = float(np.ptp(thing.vertices()[:, 0]))
-        cast.fixed[-1] = Pose(np.array([x + wide / 2, 0.14, COUNTER + 0.55])) if x + wide < right + 0.5 else Pose(np.array([0, 0, -50.0]))
+        cast.fixed[-1] = (
+            Pose(np.array([x + wide / 2, 0.14, COUNTER + 0.55]))
+            if x + wide < right + 0.5
+            else Pose(np.array([0, 0, -50.0]))
+        )
         x += wide + float(cast.rng.choice([0.0, 0.3]))
 
 
@@ -232,16 +240,17 @@ def lights(scene: Scene, rng: np.random.Generator) -> tuple[list[Light], Array]:
     lamps = []
     for i in range(int(rng.integers(1, 4))):
         spot = np.array([rng.uniform(-1.6, 1.6), rng.uniform(-2.0, -0.2), rng.uniform(1.9, 2.8)])
-        lamps.append(Light(spot, rng.uniform(0.3, 0.75) / (1 + 0.6 * i) * warm, aim, shadow=i < 2))
-    return lamps, rng.uniform(0.22, 0.5) * np.clip(warm, 0.9, 1.1)
+        lamps.append(Light(spot, rng.uniform(0.4, 0.85) / (1 + 0.6 * i) * warm, aim, shadow=i < 2))
+    return lamps, rng.uniform(0.28, 0.55) * np.clip(warm, 0.9, 1.1)
 
 
 def cameras(scene: Scene, poses: Sequence[Pose | None], rng: np.random.Generator, count: int) -> list[Camera]:
     """Views of one arrangement: from afar, from nearby, and close to single things."""
     seen = [(t, p) for t, p in zip(scene.things, poses, strict=True) if p is not None and p.position[2] > -1]
+    low = -0.45 if any(scene.fixed) else -0.15  # kitchens have fronts below their worktop
     views = []
     for i in range(count):
-        target = np.array([rng.uniform(-0.2, 0.2), rng.uniform(-0.15, 0.1), scene.top.height + rng.uniform(-0.15, 0.15)])
+        target = np.array([rng.uniform(-0.2, 0.2), rng.uniform(-0.15, 0.1), scene.top.height + rng.uniform(low, 0.15)])
         distance = rng.uniform(0.9, 1.5) if i % 4 else rng.uniform(1.5, 2.4)
         if i % 4 > 1 and seen:
             thing, pose = seen[int(rng.integers(len(seen)))]

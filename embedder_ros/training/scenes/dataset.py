@@ -6,8 +6,8 @@
     python -m embedder_ros.training.scenes.dataset --out scenes_held --scenes 50 --seed 2 --held-out
 
 A scene is a set of individuals in one room; each of its arrangements (new places, new light) is seen from four sides.
-`annotations.json` holds `{"frames": [{"file", "scene", "arrangement", "view", "width", "height", "objects": [...]}]}`, an
-object being `{"box": [x0, y0, x1, y1], "name", "synonyms", "colours", "part_of", "instance", "visible"}`: pixel edges
+`annotations.json` holds `{"frames": [{"file", "scene", "arrangement", "view", "width", "height", "objects": [...]}]}`,
+an object being `{"box": [x0, y0, x1, y1], "name", "synonyms", "colours", "part_of", "instance", "visible"}`: pixel edges
 tight on what is visible; `part_of` the instance that a handle, knob, drawer, door or lid belongs to, else null;
 `instance` the same for the same individual throughout its scene; `visible` the share of its outline that is neither
 hidden nor cut off. Running it again continues where it stopped; the same seed gives the same scenes.
@@ -60,7 +60,9 @@ def _streak(length: int, angle: float) -> NDArray[np.float64]:
     return np.asarray(turned / turned.sum())
 
 
-def render_scene(seed: int, number: int, *, held_out: bool = False, arrangements: int = 2) -> Iterator[tuple[Image, dict[str, Any]]]:
+def render_scene(
+    seed: int, number: int, *, held_out: bool = False, arrangements: int = 2
+) -> Iterator[tuple[Image, dict[str, Any]]]:
     """The frames of one scene.
 
     Args:

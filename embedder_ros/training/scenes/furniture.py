@@ -9,7 +9,20 @@ import numpy as np
 
 from embedder_ros.training.scenes import surfaces
 from embedder_ros.training.scenes.kinds import Draw, Piece, kind
-from embedder_ros.training.scenes.meshes import Mesh, block, disc, lathe, merge, outline, rotation, smooth, stack, sweep, tube, vessel
+from embedder_ros.training.scenes.meshes import (
+    Mesh,
+    block,
+    disc,
+    lathe,
+    merge,
+    outline,
+    rotation,
+    smooth,
+    stack,
+    sweep,
+    tube,
+    vessel,
+)
 from embedder_ros.training.scenes.surfaces import Paint
 
 STYLES = ('bar', 'bow', 'plate', 'knob')
@@ -36,13 +49,27 @@ def fitting(draw: Draw, style: str, length: float) -> Fitting:
         posts = [tube([(s * 0.75 * half, 0.002, 0), (s * 0.75 * half, -out, 0)], 0.7 * thick, 1, 3, 8) for s in (-1, 1)]
         return Fitting(merge([rod, *posts]), 'handle')
     if style == 'bow':
-        arch = [(-half, 0.003, 0), (-0.8 * half, -0.8 * out, 0), (0, -out, 0), (0.8 * half, -0.8 * out, 0), (half, 0.003, 0)]
+        arch = [
+            (-half, 0.003, 0),
+            (-0.8 * half, -0.8 * out, 0),
+            (0, -out, 0),
+            (0.8 * half, -0.8 * out, 0),
+            (half, 0.003, 0),
+        ]
         return Fitting(tube(arch, thick, draw.size(0.8, 1.8), 18), 'handle')
     if style == 'plate':
         wide = draw.size(0.02, 0.035)
         return Fitting(block(length, 0.6 * out, wide, 0.004).moved([0, -0.3 * out, -wide / 2]), 'handle')
     r = np.clip(length * draw.size(0.12, 0.2), 0.013, 0.026)
-    side = [(1e-5, -0.002), (0.5 * r, -0.002), (0.45 * r, 0.7 * r), (r, 1.1 * r), (0.95 * r, 1.5 * r), (0.5 * r, 1.8 * r), (1e-5, 1.85 * r)]
+    side = [
+        (1e-5, -0.002),
+        (0.5 * r, -0.002),
+        (0.45 * r, 0.7 * r),
+        (r, 1.1 * r),
+        (0.95 * r, 1.5 * r),
+        (0.5 * r, 1.8 * r),
+        (1e-5, 1.85 * r),
+    ]
     return Fitting(lathe(side, 18).turned(rotation('x', np.pi / 2)), 'knob')
 
 
@@ -88,7 +115,9 @@ def drawers(draw: Draw, body: Paint, wide: float, deep: float, high: float, rows
     return pieces
 
 
-def doors(draw: Draw, body: Paint, wide: float, deep: float, high: float, count: int, at_top: bool = True) -> list[Piece]:
+def doors(
+    draw: Draw, body: Paint, wide: float, deep: float, high: float, count: int, at_top: bool = True
+) -> list[Piece]:
     """A carcass with hinged doors; their handles sit high (`at_top`) or low."""
     pieces = [Piece(block(wide, deep, high, 0.004).moved([0, 0.01, 0]), body)]
     cell, style, framed, face = wide / count, draw.pick(STYLES), draw.chance(0.5), _front_paint(draw, body)
@@ -109,14 +138,18 @@ def cabinet(draw: Draw, paint: Paint) -> list[Piece]:
     """A desk-sized unit of drawers."""
     rows, columns = draw.count(1, 4), 2 if draw.chance(0.2) else 1
     high = rows * draw.size(0.08, 0.13)
-    return drawers(draw, paint, draw.size(0.22, 0.34) * (1.4 if columns > 1 else 1), draw.size(0.16, 0.26), high, rows, columns)
+    return drawers(
+        draw, paint, draw.size(0.22, 0.34) * (1.4 if columns > 1 else 1), draw.size(0.16, 0.26), high, rows, columns
+    )
 
 
 @kind('cupboard', 'cabinet', 'small cupboard', dress='wood', weight=2.0, where='desk')
 def cupboard(draw: Draw, paint: Paint) -> list[Piece]:
     """A desk-sized cupboard with doors."""
     count = draw.count(1, 2)
-    return doors(draw, paint, draw.size(0.18, 0.26) * (1 + 0.5 * (count - 1)), draw.size(0.14, 0.24), draw.size(0.24, 0.4), count)
+    return doors(
+        draw, paint, draw.size(0.18, 0.26) * (1 + 0.5 * (count - 1)), draw.size(0.14, 0.24), draw.size(0.24, 0.4), count
+    )
 
 
 @kind('base cabinet', 'cabinet', 'kitchen cabinet', 'drawer unit', dress='wood', where='built', weight=3.0)
@@ -136,7 +169,9 @@ def base_cupboard(draw: Draw, paint: Paint) -> list[Piece]:
 def wall_cupboard(draw: Draw, paint: Paint) -> list[Piece]:
     """A cupboard that hangs on the wall, its handles low."""
     count = draw.count(1, 3)
-    return doors(draw, paint, draw.size(0.35, 0.45) * (1 + 0.7 * (count - 1)), 0.3, draw.size(0.5, 0.7), count, at_top=False)
+    return doors(
+        draw, paint, draw.size(0.35, 0.45) * (1 + 0.7 * (count - 1)), 0.3, draw.size(0.5, 0.7), count, at_top=False
+    )
 
 
 @kind('oven', 'stove', 'cooker', colours=('gray', 'black', 'white', 'red'), dress='metal', where='built', weight=1.2)
@@ -157,7 +192,15 @@ def oven(draw: Draw, paint: Paint) -> list[Piece]:
     return pieces
 
 
-@kind('fridge', 'refrigerator', 'freezer', colours=('white', 'gray', 'red', 'black', 'blue', 'green', 'cyan'), dress='metal', where='tall', weight=1.0)
+@kind(
+    'fridge',
+    'refrigerator',
+    'freezer',
+    colours=('white', 'gray', 'red', 'black', 'blue', 'green', 'cyan'),
+    dress='metal',
+    where='tall',
+    weight=1.0,
+)
 def fridge(draw: Draw, paint: Paint) -> list[Piece]:
     """A tall fridge with two doors."""
     wide, high, split = draw.size(0.55, 0.68), draw.size(1.5, 1.85), draw.size(0.32, 0.62)
@@ -180,7 +223,13 @@ def microwave(draw: Draw, paint: Paint) -> list[Piece]:
     pieces = [Piece(block(wide, deep, high, 0.008).moved([0, 0.01, 0]), paint)]
     pieces.append(Piece(front(0.74 * wide, 0.92 * high, False).moved(at), paint, 'door0'))
     pane = Paint((), np.full(3, 0.04), shine=1.0)
-    pieces.append(Piece(block(0.54 * wide, 0.006, 0.62 * high, 0.002).moved(at + [-0.05 * wide, -0.002, -0.31 * high]), pane, 'door0'))
+    pieces.append(
+        Piece(
+            block(0.54 * wide, 0.006, 0.62 * high, 0.002).moved(at + [-0.05 * wide, -0.002, -0.31 * high]),
+            pane,
+            'door0',
+        )
+    )
     pull = fitting(draw, draw.pick(('bar', 'plate', 'bow')), 0.7 * high).mesh.turned(rotation('y', np.pi / 2))
     pieces.append(Piece(pull.moved(at + [0.31 * wide, 0, 0]), fitting_paint(draw, paint), 'door0/handle0'))
     dial = fitting(draw, 'knob', 0.14).mesh
@@ -221,5 +270,14 @@ def bucket(draw: Draw, paint: Paint) -> list[Piece]:
     """A floor bucket with a bow handle."""
     r, h = draw.size(0.12, 0.18), draw.size(0.22, 0.36)
     side = np.array([(draw.size(0.65, 0.85) * r, 0), (r, h)])
-    arch = smooth([(-r, 0, 0.95 * h), (-0.75 * r, 0.3 * r, 1.3 * h), (0, 0.35 * r, 1.45 * h), (0.75 * r, 0.3 * r, 1.3 * h), (r, 0, 0.95 * h)], 16)
+    arch = smooth(
+        [
+            (-r, 0, 0.95 * h),
+            (-0.75 * r, 0.3 * r, 1.3 * h),
+            (0, 0.35 * r, 1.45 * h),
+            (0.75 * r, 0.3 * r, 1.3 * h),
+            (r, 0, 0.95 * h),
+        ],
+        16,
+    )
     return [Piece(vessel(side, 0.004), paint), Piece(sweep(arch, disc(0.006, 8)), draw.trim(), 'handle0')]

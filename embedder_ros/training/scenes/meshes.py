@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triangle meshes from a few numbers: turned, lofted and swept surfaces.
 
-Household things are mostly solids of revolution (mugs, bottles, bowls), stacks of outlines (trays, boxes) and bent tubes
-(handles, spouts), so those three make every kind we render. All surfaces are closed and face outwards, since the
+Household things are mostly solids of revolution (mugs, bottles, bowls), stacks of outlines (trays, boxes) and bent
+tubes (handles, spouts), so those three make every kind we render. All surfaces are closed and face outwards, since the
 renderer culls back faces. Lengths are metres, z points up.
 """
 
@@ -58,7 +58,9 @@ def merge(meshes: Sequence[Mesh]) -> Mesh:
     """Several meshes as one, none of their surfaces joined."""
     starts = np.cumsum([0] + [len(m.vertices) for m in meshes[:-1]])
     faces = [m.faces + start for m, start in zip(meshes, starts, strict=True)]
-    return Mesh(np.concatenate([m.vertices for m in meshes]), np.concatenate(faces), np.concatenate([m.uv for m in meshes]))
+    return Mesh(
+        np.concatenate([m.vertices for m in meshes]), np.concatenate(faces), np.concatenate([m.uv for m in meshes])
+    )
 
 
 def loft(rings: ArrayLike) -> Mesh:

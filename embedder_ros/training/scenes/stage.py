@@ -23,8 +23,8 @@ from embedder_ros.training.scenes.surfaces import Image, Paint
 
 WIDTH, HEIGHT = 640, 480
 LIGHTS = 3
-_XML = """<mujoco><visual><global offwidth="{w}" offheight="{h}"/><quality shadowsize="{shadow}" offsamples="{samples}"/>
-<map znear="0.02" zfar="30"/><headlight ambient=".2 .2 .2" diffuse=".1 .1 .1" specular="0 0 0"/></visual>
+_XML = """<mujoco><visual><global offwidth="{w}" offheight="{h}"/><quality shadowsize="{shadow}"
+offsamples="{samples}"/><map znear="0.02" zfar="30"/><headlight ambient=".2 .2 .2" diffuse=".1 .1 .1" specular="0 0 0"/></visual>
 <statistic extent="1"/><worldbody/></mujoco>"""
 
 
@@ -133,7 +133,9 @@ class Stage:
         samples: samples per pixel along edges.
     """
 
-    def __init__(self, things: Sequence[Thing], scenery: Sequence[Slab], *, shadow: int = 1024, samples: int = 4) -> None:
+    def __init__(
+        self, things: Sequence[Thing], scenery: Sequence[Slab], *, shadow: int = 1024, samples: int = 4
+    ) -> None:
         self.things = tuple(things)
         self.surfaces: list[Surface] = []
         self._spec = mujoco.MjSpec.from_string(_XML.format(w=WIDTH, h=HEIGHT, shadow=shadow, samples=samples))
@@ -161,7 +163,9 @@ class Stage:
         if name is None:
             name = self._materials[id(paint)] = f'm{len(self._materials)}'
             shine = paint.shine
-            made = self._spec.add_material(name=name, rgba=[*paint.rgb, paint.alpha], specular=0.7 * shine, shininess=0.2 + 0.7 * shine)
+            made = self._spec.add_material(
+                name=name, rgba=[*paint.rgb, paint.alpha], specular=0.7 * shine, shininess=0.2 + 0.7 * shine
+            )
             if paint.texture is not None:
                 self._add_texture(name, paint.texture)
                 made.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = f't_{name}'
@@ -171,7 +175,11 @@ class Stage:
 
     def _add_texture(self, name: str, image: Image) -> None:
         texture = self._spec.add_texture(
-            name=f't_{name}', type=mujoco.mjtTexture.mjTEXTURE_2D, height=image.shape[0], width=image.shape[1], nchannel=3
+            name=f't_{name}',
+            type=mujoco.mjtTexture.mjTEXTURE_2D,
+            height=image.shape[0],
+            width=image.shape[1],
+            nchannel=3,
         )
         texture.data = image.tobytes()
 

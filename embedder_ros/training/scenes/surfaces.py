@@ -27,6 +27,15 @@ COLOURS = {
     'gray': (0.47, 0.47, 0.48),
     'cyan': (0.12, 0.72, 0.78),
 }
+# Tones of floors, walls and worktops: plaster, beech, oak, stone, terracotta, steel.
+MUTED = (
+    (1, 0.98, 0.94),
+    (0.95, 0.78, 0.58),
+    (0.72, 0.52, 0.34),
+    (0.8, 0.8, 0.8),
+    (0.82, 0.5, 0.38),
+    (0.72, 0.77, 0.82),
+)
 NEUTRAL = ('black', 'white', 'gray')
 TEXTURE_PIXELS = 128  # larger textures cost upload time and are not told apart at 640x480
 
@@ -61,7 +70,9 @@ def jittered(name: str, rng: np.random.Generator) -> Rgb:
 
 def plain(name: str, rng: np.random.Generator, shine: float | None = None, alpha: float = 1.0) -> Paint:
     """One named colour."""
-    return Paint((name,), jittered(name, rng), shine=float(rng.uniform(0.05, 0.9)) if shine is None else shine, alpha=alpha)
+    return Paint(
+        (name,), jittered(name, rng), shine=float(rng.uniform(0.05, 0.9)) if shine is None else shine, alpha=alpha
+    )
 
 
 def noise(rng: np.random.Generator, cells: int, octaves: int = 4, size: int = TEXTURE_PIXELS) -> NDArray[np.float64]:
@@ -142,12 +153,16 @@ def label(rng: np.random.Generator, ground: ArrayLike, ink: ArrayLike, size: int
     for _ in range(int(rng.integers(1, 4))):
         centre = tuple(int(v) for v in rng.integers(size // 5, size * 4 // 5, 2))
         shade = tuple(float(v) for v in rng.random(3))
-        cv2.ellipse(image, centre, (int(rng.integers(5, size // 5)), int(rng.integers(5, size // 5))), 0, 0, 360, shade, -1)
+        cv2.ellipse(
+            image, centre, (int(rng.integers(5, size // 5)), int(rng.integers(5, size // 5))), 0, 0, 360, shade, -1
+        )
     for line in range(int(rng.integers(2, 7))):
         y, x = size // 8 + line * size // 9, int(rng.integers(4, size // 3))
         for _ in range(int(rng.integers(2, 6))):
             width = int(rng.integers(4, 18))
-            cv2.rectangle(image, (x, y), (x + width, y + int(rng.integers(2, 6))), tuple(float(v) for v in np.asarray(ink)), -1)
+            cv2.rectangle(
+                image, (x, y), (x + width, y + int(rng.integers(2, 6))), tuple(float(v) for v in np.asarray(ink)), -1
+            )
             x += width + 4
     return np.asarray(np.clip(image * 255, 0, 255), dtype=np.uint8)
 
@@ -174,9 +189,12 @@ def metal(rng: np.random.Generator) -> Paint:
 
 
 def background(rng: np.random.Generator) -> Paint:
-    """A surface without a name: worktop, floor, wall."""
-    first = np.clip(rng.uniform(0.15, 0.85) + rng.normal(0, 0.1, 3), 0, 1)
-    second = np.clip(first * rng.uniform(0.5, 1.5) + rng.normal(0, 0.06, 3), 0, 1)
-    maker = (wood, wood, marble, speckle, speckle, tiles, checks)[int(rng.integers(7))]
-    size = 2 * TEXTURE_PIXELS
-    return Paint((), np.ones(3), maker(rng, first, second, size), shine=float(rng.uniform(0, 0.4)))
+    """A surface without a name: worktop, floor, wall. Mostly in muted tones of real rooms, sometimes in any colour."""
+    if rng.random() < 0.65:
+        first = rng.uniform(0.3, 0.9) * np.asarray(MUTED[int(rng.integers(len(MUTED)))])
+        second = first * rng.uniform(0.6, 0.9)
+    else:
+        first = np.clip(rng.uniform(0.2, 0.9) + rng.normal(0, 0.12, 3), 0, 1)
+        second = np.clip(first * rng.uniform(0.5, 1.5) + rng.normal(0, 0.06, 3), 0, 1)
+    maker = (wood, marble, speckle, speckle, speckle, tiles, checks)[int(rng.integers(7))]
+    return Paint((), np.ones(3), maker(rng, first, second, 2 * TEXTURE_PIXELS), shine=float(rng.uniform(0, 0.4)))

@@ -78,27 +78,44 @@ def bottle(draw: Draw, paint: Paint) -> list[Piece]:
     shoulder, throat = draw.size(0.45, 0.72) * height, draw.size(0.78, 0.88) * height
     waist = draw.size(0.86, 1.0) * radius
     foot = [(0.9 * radius, 0), (radius, 0.03 * height), (waist, 0.5 * shoulder), (radius, shoulder)]
-    side = np.concatenate([foot, smooth([(radius, shoulder + 1e-4), (0.75 * radius, (shoulder + throat) / 2), (neck, throat)], 8)])
+    side = np.concatenate(
+        [foot, smooth([(radius, shoulder + 1e-4), (0.75 * radius, (shoulder + throat) / 2), (neck, throat)], 8)]
+    )
     side = np.concatenate([side, [(neck, 0.96 * height)]])
     body = lathe([(1e-5, 0), *side, (1e-5, 0.96 * height)])
     cap = draw.size(1.08, 1.4) * neck
     top = lathe([(1e-5, 0.93 * height), (cap, 0.93 * height), (cap, height), (1e-5, height)])
     pieces = [Piece(body, paint), Piece(top, draw.trim(), 'cap0')]
     if draw.chance(0.45):
-        pieces.append(Piece(banded(side, draw.size(0.15, 0.3) * shoulder, draw.size(0.6, 0.9) * shoulder), _label(draw, paint)))
+        pieces.append(
+            Piece(banded(side, draw.size(0.15, 0.3) * shoulder, draw.size(0.6, 0.9) * shoulder), _label(draw, paint))
+        )
     return pieces
 
 
-@kind('wine bottle', 'bottle', 'glass bottle', colours=('green', 'black', 'red', 'brown', 'white'), weight=1.0, dress='plain')
+@kind(
+    'wine bottle',
+    'bottle',
+    'glass bottle',
+    colours=('green', 'black', 'red', 'brown', 'white'),
+    weight=1.0,
+    dress='plain',
+)
 def wine_bottle(draw: Draw, paint: Paint) -> list[Piece]:
     """A tall bottle with a long neck and a label."""
     radius, height, neck = draw.size(0.033, 0.043), draw.size(0.27, 0.33), draw.size(0.012, 0.016)
     shoulder = draw.size(0.5, 0.62) * height
     slope = smooth([(radius, shoulder), (0.8 * radius, shoulder + 0.07 * height), (neck, shoulder + 0.16 * height)], 7)
     side = np.concatenate([[(0.95 * radius, 0), (radius, 0.01)], slope, [(neck, height)]])
-    cork = lathe([(1e-5, 0.84 * height), (neck + 0.0012, 0.84 * height), (neck + 0.0012, 1.004 * height), (1e-5, 1.004 * height)])
+    cork = lathe(
+        [(1e-5, 0.84 * height), (neck + 0.0012, 0.84 * height), (neck + 0.0012, 1.004 * height), (1e-5, 1.004 * height)]
+    )
     band = banded(side, 0.2 * shoulder, draw.size(0.6, 0.9) * shoulder)
-    return [Piece(lathe([(1e-5, 0), *side, (1e-5, height)]), paint), Piece(cork, draw.trim(), 'cap0'), Piece(band, _label(draw, paint))]
+    return [
+        Piece(lathe([(1e-5, 0), *side, (1e-5, height)]), paint),
+        Piece(cork, draw.trim(), 'cap0'),
+        Piece(band, _label(draw, paint)),
+    ]
 
 
 @kind('bowl', 'soup bowl', 'cereal bowl', weight=3.0)
@@ -119,7 +136,14 @@ def plate(draw: Draw, paint: Paint) -> list[Piece]:
     return [Piece(vessel(side, 0.004, 40), paint)]
 
 
-@kind('glass', 'drinking glass', 'tumbler', colours=('white', 'cyan', 'green', 'blue', 'gray', 'pink'), dress='plain', weight=1.5)
+@kind(
+    'glass',
+    'drinking glass',
+    'tumbler',
+    colours=('white', 'cyan', 'green', 'blue', 'gray', 'pink'),
+    dress='plain',
+    weight=1.5,
+)
 def glass(draw: Draw, paint: Paint) -> list[Piece]:
     """A see-through tumbler, tinted."""
     radius, height = draw.size(0.028, 0.042), draw.size(0.08, 0.15)
@@ -147,7 +171,9 @@ def pot(draw: Draw, paint: Paint) -> list[Piece]:
     trim = draw.trim() if draw.chance(0.6) else paint
     pieces = [Piece(vessel(side, 0.004, 36), paint)]
     ear_wide, at = draw.size(0.02, 0.035), draw.size(0.65, 0.88) * height
-    loop = ear(0.0, -0.4 * radius, 0.4 * radius, ear_wide, draw.size(0.004, 0.008), draw.size(0.7, 1.3)).turned(rotation('x', np.pi / 2))
+    loop = ear(0.0, -0.4 * radius, 0.4 * radius, ear_wide, draw.size(0.004, 0.008), draw.size(0.7, 1.3)).turned(
+        rotation('x', np.pi / 2)
+    )
     for i, turn in enumerate((0.0, np.pi)):
         pieces.append(Piece(loop.moved([0.96 * radius, 0, at]).turned(rotation('z', turn)), trim, f'handle{i}'))
     return pieces + (lid(draw, 1.01 * radius, height, paint, trim) if draw.chance(0.75) else [])
@@ -158,7 +184,14 @@ def lid(draw: Draw, radius: float, height: float, paint: Paint, trim: Paint) -> 
     dome, grip = draw.size(0.12, 0.35) * radius, draw.size(0.1, 0.2) * radius
     curve = smooth([(radius, height + 0.004), (0.7 * radius, height + 0.75 * dome), (0.02, height + dome)], 8)
     cover = lathe([(1e-5, height), (radius, height), *curve, (1e-5, height + dome)], 32)
-    stalk = [(1e-5, -0.003), (0.5 * grip, -0.003), (0.5 * grip, 0.5 * grip), (grip, grip), (0.9 * grip, 1.6 * grip), (1e-5, 1.8 * grip)]
+    stalk = [
+        (1e-5, -0.003),
+        (0.5 * grip, -0.003),
+        (0.5 * grip, 0.5 * grip),
+        (grip, grip),
+        (0.9 * grip, 1.6 * grip),
+        (1e-5, 1.8 * grip),
+    ]
     return [Piece(cover, paint, 'lid0'), Piece(lathe(stalk, 16).moved([0, 0, height + dome]), trim, 'lid0/knob0')]
 
 
@@ -169,7 +202,14 @@ def long_handle(draw: Draw, start: float, height: float, length: float, rise: fl
     return sweep(smooth(path, 10), disc(thick, 10, draw.size(1.2, 1.9)), np.linspace(0.75, 1.1, 10))
 
 
-@kind('pan', 'frying pan', 'skillet', colours=('black', 'gray', 'red', 'blue', 'green', 'orange', 'white'), dress='metal', weight=2.0)
+@kind(
+    'pan',
+    'frying pan',
+    'skillet',
+    colours=('black', 'gray', 'red', 'blue', 'green', 'orange', 'white'),
+    dress='metal',
+    weight=2.0,
+)
 def pan(draw: Draw, paint: Paint) -> list[Piece]:
     """A frying pan."""
     radius, height = draw.size(0.085, 0.14), draw.size(0.03, 0.055)
@@ -185,10 +225,20 @@ def kettle(draw: Draw, paint: Paint) -> list[Piece]:
     top = draw.size(0.45, 0.7) * radius
     body = smooth([(0.9 * radius, 0), (radius, 0.25 * height), (0.9 * radius, 0.7 * height), (top, height)], 12)
     trim = draw.trim()
-    spout = [(0.85 * radius, 0, 0.35 * height), (1.3 * radius, 0, 0.6 * height), (1.55 * radius, 0, draw.size(0.85, 1.05) * height)]
+    spout = [
+        (0.85 * radius, 0, 0.35 * height),
+        (1.3 * radius, 0, 0.6 * height),
+        (1.55 * radius, 0, draw.size(0.85, 1.05) * height),
+    ]
     nose = sweep(smooth(spout, 9), disc(0.24 * radius, 12), np.linspace(1, 0.5, 9))
     bow = draw.size(0.45, 0.75) * height
-    arch = [(-top, 0, 0.9 * height), (-1.05 * top, 0, height + 0.7 * bow), (0, 0, height + bow), (1.05 * top, 0, height + 0.7 * bow), (top, 0, 0.9 * height)]
+    arch = [
+        (-top, 0, 0.9 * height),
+        (-1.05 * top, 0, height + 0.7 * bow),
+        (0, 0, height + bow),
+        (1.05 * top, 0, height + 0.7 * bow),
+        (top, 0, 0.9 * height),
+    ]
     pieces = [Piece(lathe([(1e-5, 0), *body, (1e-5, height)], 32), paint), Piece(nose, paint)]
     pieces.append(Piece(tube(arch, draw.size(0.006, 0.01), 1.3, 20), trim, 'handle0'))
     return pieces + lid(draw, 0.85 * top, height - 0.004, paint, trim)
@@ -199,11 +249,23 @@ def teapot(draw: Draw, paint: Paint) -> list[Piece]:
     """A round teapot with an ear."""
     radius = draw.size(0.055, 0.085)
     height = draw.size(1.2, 1.7) * radius
-    body = smooth([(0.6 * radius, 0), (radius, 0.45 * height), (0.75 * radius, 0.85 * height), (0.42 * radius, height)], 12)
-    spout = [(0.8 * radius, 0, 0.3 * height), (1.3 * radius, 0, 0.45 * height), (1.7 * radius, 0, draw.size(0.85, 1.05) * height)]
+    body = smooth(
+        [(0.6 * radius, 0), (radius, 0.45 * height), (0.75 * radius, 0.85 * height), (0.42 * radius, height)], 12
+    )
+    spout = [
+        (0.8 * radius, 0, 0.3 * height),
+        (1.3 * radius, 0, 0.45 * height),
+        (1.7 * radius, 0, draw.size(0.85, 1.05) * height),
+    ]
     nose = sweep(smooth(spout, 10), disc(0.22 * radius, 12), np.linspace(1, 0.42, 10))
-    handle = ear(0.88 * radius, 0.25 * height, 0.8 * height, draw.size(0.5, 0.75) * radius, 0.09 * radius).turned(rotation('z', np.pi))
-    pieces = [Piece(lathe([(1e-5, 0), *body, (1e-5, height)], 32), paint), Piece(nose, paint), Piece(handle, paint, 'handle0')]
+    handle = ear(0.88 * radius, 0.25 * height, 0.8 * height, draw.size(0.5, 0.75) * radius, 0.09 * radius).turned(
+        rotation('z', np.pi)
+    )
+    pieces = [
+        Piece(lathe([(1e-5, 0), *body, (1e-5, height)], 32), paint),
+        Piece(nose, paint),
+        Piece(handle, paint, 'handle0'),
+    ]
     return pieces + lid(draw, 0.42 * radius, height - 0.003, paint, paint)
 
 
@@ -211,7 +273,15 @@ def teapot(draw: Draw, paint: Paint) -> list[Piece]:
 def jug(draw: Draw, paint: Paint) -> list[Piece]:
     """A jug with a lip and an ear."""
     radius, height = draw.size(0.045, 0.07), draw.size(0.15, 0.24)
-    side = smooth([(0.75 * radius, 0), (radius, 0.3 * height), (draw.size(0.5, 0.7) * radius, 0.78 * height), (0.75 * radius, height)], 12)
+    side = smooth(
+        [
+            (0.75 * radius, 0),
+            (radius, 0.3 * height),
+            (draw.size(0.5, 0.7) * radius, 0.78 * height),
+            (0.75 * radius, height),
+        ],
+        12,
+    )
     grip = ear(0.62 * radius, 0.3 * height, 0.88 * height, draw.size(0.6, 0.9) * radius, 0.007, 1.4)
     return [Piece(vessel(side, 0.004), paint), Piece(grip, paint, 'handle0')]
 
@@ -234,7 +304,14 @@ def spoon(draw: Draw, paint: Paint) -> list[Piece]:
     return [Piece(scoop, paint), Piece(stem, paint, 'handle0')]
 
 
-@kind('knife', 'kitchen knife', 'table knife', colours=('black', 'brown', 'red', 'blue', 'white', 'gray', 'green'), dress='plain', weight=1.2)
+@kind(
+    'knife',
+    'kitchen knife',
+    'table knife',
+    colours=('black', 'brown', 'red', 'blue', 'white', 'gray', 'green'),
+    dress='plain',
+    weight=1.2,
+)
 def knife(draw: Draw, paint: Paint) -> list[Piece]:
     """A knife lying flat; its grip has the named colour."""
     length, wide, grip = draw.size(0.1, 0.2), draw.size(0.022, 0.045), draw.size(0.09, 0.13)
@@ -252,8 +329,15 @@ def fork(draw: Draw, paint: Paint) -> list[Piece]:
     length, wide = draw.size(0.14, 0.21), draw.size(0.02, 0.03)
     paint = _cutlery_paint(draw, paint)
     palm = block(0.14 * length, wide, 0.004, 0.0015).moved([0.32 * length, 0, 0.006])
-    tines = [block(0.26 * length, wide / 7, 0.003, 0.001).moved([0.5 * length, (i - 1.5) * wide / 3.5, 0.007]) for i in range(4)]
-    stem = sweep(smooth([(0.27 * length, 0, 0.008), (0, 0, 0.015), (-0.5 * length, 0, 0.005)], 9), disc(0.005, 8, 0.5), np.linspace(0.8, 1.6, 9))
+    tines = [
+        block(0.26 * length, wide / 7, 0.003, 0.001).moved([0.5 * length, (i - 1.5) * wide / 3.5, 0.007])
+        for i in range(4)
+    ]
+    stem = sweep(
+        smooth([(0.27 * length, 0, 0.008), (0, 0, 0.015), (-0.5 * length, 0, 0.005)], 9),
+        disc(0.005, 8, 0.5),
+        np.linspace(0.8, 1.6, 9),
+    )
     return [Piece(palm, paint), *(Piece(t, paint) for t in tines), Piece(stem, paint, 'handle0')]
 
 
@@ -268,13 +352,26 @@ def tray(draw: Draw, paint: Paint) -> list[Piece]:
 def jar(draw: Draw, paint: Paint) -> list[Piece]:
     """A jar with a screw lid; the jar has the named colour."""
     radius, height = draw.size(0.035, 0.06), draw.size(0.08, 0.16)
-    side = np.array([(0.92 * radius, 0), (radius, 0.05 * height), (radius, 0.88 * height), (0.85 * radius, 0.95 * height)])
-    cap = lathe([(1e-5, 0.92 * height), (0.93 * radius, 0.92 * height), (0.93 * radius, 1.1 * height), (1e-5, 1.1 * height)])
+    side = np.array(
+        [(0.92 * radius, 0), (radius, 0.05 * height), (radius, 0.88 * height), (0.85 * radius, 0.95 * height)]
+    )
+    cap = lathe(
+        [(1e-5, 0.92 * height), (0.93 * radius, 0.92 * height), (0.93 * radius, 1.1 * height), (1e-5, 1.1 * height)]
+    )
     pieces = [Piece(lathe([(1e-5, 0), *side, (1e-5, 0.95 * height)]), paint), Piece(cap, draw.trim(), 'lid0')]
-    return pieces + ([Piece(banded(side, 0.25 * height, 0.7 * height), _label(draw, paint))] if draw.chance(0.5) else [])
+    return pieces + (
+        [Piece(banded(side, 0.25 * height, 0.7 * height), _label(draw, paint))] if draw.chance(0.5) else []
+    )
 
 
-@kind('cutting board', 'chopping board', 'board', colours=('brown', 'brown', 'white', 'green', 'black'), dress='wood', weight=1.0)
+@kind(
+    'cutting board',
+    'chopping board',
+    'board',
+    colours=('brown', 'brown', 'white', 'green', 'black'),
+    dress='wood',
+    weight=1.0,
+)
 def cutting_board(draw: Draw, paint: Paint) -> list[Piece]:
     """A board, lying."""
     return [Piece(block(draw.size(0.25, 0.4), draw.size(0.16, 0.26), draw.size(0.012, 0.025), 0.005), paint)]

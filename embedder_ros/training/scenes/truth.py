@@ -66,7 +66,9 @@ class Labeller:
         groups = []
         for part in sorted({self._stage.surfaces[i].part for i in own} | {''}):
             members = [i for i in own if not part or (self._stage.surfaces[i].part + '/').startswith(part + '/')]
-            meshes = [p.mesh for p in self._stage.things[owner].pieces if not part or (p.part + '/').startswith(part + '/')]
+            meshes = [
+                p.mesh for p in self._stage.things[owner].pieces if not part or (p.part + '/').startswith(part + '/')
+            ]
             groups.append(_Group(owner, part, members, scattered(merge(meshes), CLOUD)))
         return groups
 
@@ -78,7 +80,9 @@ class Labeller:
             pose = poses[group.owner]
             if pose is None or pixels[group.surfaces].sum() < MIN_PIXELS:
                 continue
-            mask = np.isin(shot.surface, group.surfaces)
+            belongs = np.zeros(len(self._stage.surfaces) + 1, dtype=np.bool_)
+            belongs[group.surfaces] = True
+            mask = belongs[shot.surface]  # -1, the scenery, falls on the last entry
             box, visible = _box(mask), _visible(mask, camera, group.cloud @ pose.rotation.T + pose.position)
             if min(box[2] - box[0], box[3] - box[1]) >= MIN_SIDE and visible >= MIN_VISIBLE:
                 found.append(self._entry(group, box, visible, pixels))
@@ -117,7 +121,8 @@ def _visible(mask: NDArray[np.bool_], camera: Camera, cloud: Array) -> float:
     height, width = mask.shape
     pixel = camera.project(cloud, width, height)
     pixel = np.clip(pixel[np.isfinite(pixel).all(axis=1)], -4096, 4096).astype(np.int64)
-    _, first = np.unique(pixel // CELL, axis=0, return_index=True)
+    column, row = (pixel // CELL).T
+    _, first = np.unique(column * 4096 + row, return_index=True)
     x, y = pixel[first].T
     inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # the edge's own pixels may round outwards
