@@ -71,7 +71,7 @@ class Embedder(LifecycleNode):
             self, self._cameras, self._slots, depth_slop=v.depth_slop, max_frame_age=v.max_frame_age
         )
         self._worker = Worker(
-            self.pipeline, self._inputs, self._slots, self._publish, self.get_logger().error, v.frame_history
+            self.pipeline, self._inputs, self._slots, self._publish, self._on_error, v.frame_history
         )
         self.get_logger().info('listening to ' + ', '.join(c.image_topic for c in self._cameras))
         return super().on_activate(state)
@@ -128,6 +128,10 @@ class Embedder(LifecycleNode):
         if worker is None:
             raise UserError('the embedder is not active; activate it first')
         return await worker.submit(lambda: job(worker), self.executor)
+
+    def _on_error(self, text: str) -> None:
+        if self.context.ok():  # what fails because the process is being ended is no error
+            self.get_logger().error(f'batch of frames skipped: {text}')
 
     def _publish(self, frames: Sequence[Frame], observations: Sequence[Observation]) -> None:
         for observation in observations:

@@ -65,8 +65,8 @@ class FollowServer:
         self._server.destroy()
 
     def end_all(self, reason: str) -> None:
-        """End every goal."""
-        for goal in list(self._goals):
+        """End every goal; after shutdown there is nobody left to tell."""
+        for goal in list(self._goals) if self._node.context.ok() else ():
             self._end(goal, Follow.Result(outcome=Follow.Result.FAILED, message=reason))
 
     def on_frame(self, observation: Observation, tracks: list[Track]) -> None:
