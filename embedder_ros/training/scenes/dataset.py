@@ -7,8 +7,8 @@
 
 A scene is a set of individuals in one room; each of its arrangements (new places, new light) is seen from four sides.
 `annotations.json` holds `{"frames": [{"file", "scene", "arrangement", "view", "width", "height", "objects": [...]}]}`,
-an object being `{"box": [x0, y0, x1, y1], "name", "synonyms", "colours", "part_of", "instance", "visible"}`: pixel edges
-tight on what is visible; `part_of` the instance that a handle, knob, drawer, door or lid belongs to, else null;
+an object being `{"box": [x0, y0, x1, y1], "name", "synonyms", "colours", "part_of", "instance", "visible"}`: pixel
+edges tight on what is visible; `part_of` the instance that a handle, knob, drawer, door or lid belongs to, else null;
 `instance` the same for the same individual throughout its scene; `visible` the share of its outline that is neither
 hidden nor cut off. Running it again continues where it stopped; the same seed gives the same scenes.
 
@@ -40,7 +40,7 @@ MERGE_EVERY = 20  # scenes; a trainer may start on what is there
 
 def spoiled(image: Image, rng: np.random.Generator) -> Image:
     """The image as a real camera might see it: exposure, white balance, blur and noise, each at times."""
-    picture = image.astype(np.float32) / 255
+    picture: NDArray[Any] = image.astype(np.float32) / 255
     picture = np.power(picture, rng.uniform(0.75, 1.3)) * rng.uniform(0.8, 1.2) * rng.normal(1, 0.03, 3)
     if rng.random() < 0.35:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.4))

@@ -95,8 +95,8 @@ class Kind:
         synonyms: other names that are as true.
         recipe: draws one instance in a given body paint.
         colours: names of the colours it comes in; empty for all.
-        where: 'top' stands on a table, 'desk' at the back of one, 'floor' on the floor; 'built', 'tall' and 'wall' make up
-            a kitchen.
+        where: 'top' stands on a table, 'desk' at the back of one, 'floor' on the floor; 'built', 'tall' and 'wall'
+            make up a kitchen.
         weight: how often it is drawn, relative to the others.
         dress: 'any' paints and patterns, 'plain' only, 'metal' and 'wood' sometimes.
     """

@@ -24,8 +24,8 @@ from embedder_ros.training.scenes.surfaces import Image, Paint
 WIDTH, HEIGHT = 640, 480
 LIGHTS = 3
 _XML = """<mujoco><visual><global offwidth="{w}" offheight="{h}"/><quality shadowsize="{shadow}"
-offsamples="{samples}"/><map znear="0.02" zfar="30"/><headlight ambient=".2 .2 .2" diffuse=".1 .1 .1" specular="0 0 0"/></visual>
-<statistic extent="1"/><worldbody/></mujoco>"""
+offsamples="{samples}"/><map znear="0.02" zfar="30"/><headlight ambient=".2 .2 .2" diffuse=".1 .1 .1" specular="0 0 0"/>
+</visual><statistic extent="1"/><worldbody/></mujoco>"""
 
 
 @dataclass(frozen=True, slots=True)
