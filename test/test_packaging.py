@@ -106,7 +106,10 @@ def test_pip_install_into_a_plain_venv(tree: Path, tmp_path: Path) -> None:
     # the ROS wheels and the dependencies come from this venv, our package must not (its editable hook is a .pth file)
     (site / 'wheels.pth').write_text(f'import site; site.addsitedir({str(dependencies)!r})\n')
     (tmp_path / 'use.py').write_text(USE)
-    where = output([str(tmp_path / 'venv/bin/python'), 'use.py'], tmp_path)
+    # what the wheels' bootstrapper does for their own venv
+    libraries = os.pathsep.join(map(str, [PREFIX / 'lib', *dependencies.glob('ros_*.libs')]))
+    done = {'LD_LIBRARY_PATH': libraries, '_ROS_WHEELS_BOOTSTRAP_COMPLETE': '1'}
+    where = output([str(tmp_path / 'venv/bin/python'), 'use.py'], tmp_path, **done)
     assert where.strip() == str(site / 'embedder_ros')
     share = tmp_path / 'venv/share/embedder_ros'
     for name in ('launch/perception.launch.py', 'config/perception.yaml', 'config/fastdds.xml', 'msg/Tracks.msg'):
