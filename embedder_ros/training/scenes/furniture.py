@@ -99,38 +99,77 @@ def _front_paint(draw: Draw, body: Paint) -> Paint:
     return draw.paint(draw.colour()) if draw.chance(0.25) else body
 
 
-def drawers(draw: Draw, body: Paint, wide: float, deep: float, high: float, rows: int, columns: int = 1) -> list[Piece]:
-    """A carcass full of drawers, standing on z = 0."""
+@dataclass(frozen=True, slots=True)
+class Fronts:
+    """What the drawers or doors of one piece of furniture look like.
+
+    Attributes:
+        face: paint of the fronts.
+        framed: whether their middle is recessed.
+        pull: how they are opened; for a door already turned as it hangs.
+        paints: of the pulls, one per front.
+    """
+
+    face: Paint
+    framed: bool
+    pull: Fitting
+    paints: tuple[Paint, ...]
+
+
+def drawer_unit(body: Paint, fronts: Fronts, size: tuple[float, float, float], columns: int = 1) -> list[Piece]:
+    """A carcass full of drawers, (width, depth, height) metres, standing on z = 0; its lowest drawer comes first."""
+    wide, deep, high = size
+    count = len(fronts.paints)
+    cell_w, cell_h = wide / columns, high * columns / count
     pieces = [Piece(block(wide, deep, high, 0.004).moved([0, 0.01, 0]), body)]
-    cell_w, cell_h = wide / columns, high / rows
-    style, framed, face = draw.pick(STYLES), draw.chance(0.4), _front_paint(draw, body)
-    pull = fitting(draw, style, draw.size(0.25, 0.6) * cell_w)
-    paints = _fitting_paints(draw, body, rows * columns)
-    for i in range(rows * columns):
+    for i in range(count):
         x, z = (i % columns - (columns - 1) / 2) * cell_w, (i // columns + 0.5) * cell_h
-        board = front(cell_w - 0.008, cell_h - 0.008, framed)
         at = np.array([x, -deep / 2 - 0.01, z])
-        pieces.append(Piece(board.moved(at), face, f'drawer{i}'))
-        pieces.append(Piece(pull.mesh.moved(at), paints[i], f'drawer{i}/{pull.part}0'))
+        board = front(cell_w - 0.008, cell_h - 0.008, fronts.framed)
+        pieces.append(Piece(board.moved(at), fronts.face, f'drawer{i}'))
+        pieces.append(Piece(fronts.pull.mesh.moved(at), fronts.paints[i], f'drawer{i}/{fronts.pull.part}0'))
     return pieces
 
 
-def doors(
-    draw: Draw, body: Paint, wide: float, deep: float, high: float, count: int, at_top: bool = True
+def door_unit(
+    body: Paint, fronts: Fronts, size: tuple[float, float, float], *, lift: float = 0.22, left: bool = False
 ) -> list[Piece]:
-    """A carcass with hinged doors; their handles sit high (`at_top`) or low."""
+    """A carcass with hinged doors, (width, depth, height) metres.
+
+    Args:
+        body: paint of the carcass.
+        fronts: the doors.
+        size: of the carcass.
+        lift: height of the pulls above the middle, as a share of the height.
+        left: a single door opens from its left side.
+    """
+    wide, deep, high = size
+    count = len(fronts.paints)
+    cell = wide / count
     pieces = [Piece(block(wide, deep, high, 0.004).moved([0, 0.01, 0]), body)]
-    cell, style, framed, face = wide / count, draw.pick(STYLES), draw.chance(0.5), _front_paint(draw, body)
-    pull = fitting(draw, style, draw.size(0.2, 0.4) * min(high, 0.5))
-    upright = pull.mesh.turned(rotation('y', np.pi / 2)) if draw.chance(0.8) else pull.mesh.scaled([0.6, 1, 1])
-    paints, left = _fitting_paints(draw, body, count), draw.chance(0.5)
     for i in range(count):
         at = np.array([(i - (count - 1) / 2) * cell, -deep / 2 - 0.01, high / 2])
-        side = (1 if i % 2 == 0 else -1) if count > 1 else (1 if left else -1)
-        shift = np.array([side * (cell / 2 - 0.14 * cell), 0, (0.22 if at_top else -0.22) * high])
-        pieces.append(Piece(front(cell - 0.008, high - 0.01, framed).moved(at), face, f'door{i}'))
-        pieces.append(Piece(upright.moved(at + shift), paints[i], f'door{i}/{pull.part}0'))
+        side = -1 if i % 2 or (count == 1 and left) else 1
+        hold = at + [side * 0.36 * cell, 0, lift * high]
+        pieces.append(Piece(front(cell - 0.008, high - 0.01, fronts.framed).moved(at), fronts.face, f'door{i}'))
+        pieces.append(Piece(fronts.pull.mesh.moved(hold), fronts.paints[i], f'door{i}/{fronts.pull.part}0'))
     return pieces
+
+
+def drawers(draw: Draw, body: Paint, size: tuple[float, float, float], rows: int, columns: int = 1) -> list[Piece]:
+    """A unit of drawers with fronts and pulls of its own."""
+    pull = fitting(draw, draw.pick(STYLES), draw.size(0.25, 0.6) * size[0] / columns)
+    paints = tuple(_fitting_paints(draw, body, rows * columns))
+    return drawer_unit(body, Fronts(_front_paint(draw, body), draw.chance(0.4), pull, paints), size, columns)
+
+
+def doors(draw: Draw, body: Paint, size: tuple[float, float, float], count: int, at_top: bool = True) -> list[Piece]:
+    """A unit of doors with fronts and pulls of its own; the pulls sit high (`at_top`) or low."""
+    pull = fitting(draw, draw.pick(STYLES), draw.size(0.2, 0.4) * min(size[2], 0.5))
+    hung = pull.mesh.turned(rotation('y', np.pi / 2)) if draw.chance(0.8) else pull.mesh.scaled([0.6, 1, 1])
+    paints = tuple(_fitting_paints(draw, body, count))
+    fronts = Fronts(_front_paint(draw, body), draw.chance(0.5), Fitting(hung, pull.part), paints)
+    return door_unit(body, fronts, size, lift=0.22 if at_top else -0.22, left=draw.chance(0.5))
 
 
 @kind('cabinet', 'drawer unit', 'chest of drawers', dress='wood', weight=3.0, where='desk')
@@ -138,40 +177,37 @@ def cabinet(draw: Draw, paint: Paint) -> list[Piece]:
     """A desk-sized unit of drawers."""
     rows, columns = draw.count(1, 4), 2 if draw.chance(0.2) else 1
     high = rows * draw.size(0.08, 0.13)
-    return drawers(
-        draw, paint, draw.size(0.22, 0.34) * (1.4 if columns > 1 else 1), draw.size(0.16, 0.26), high, rows, columns
-    )
+    wide = draw.size(0.22, 0.34) * (1.4 if columns > 1 else 1)
+    return drawers(draw, paint, (wide, draw.size(0.16, 0.26), high), rows, columns)
 
 
 @kind('cupboard', 'cabinet', 'small cupboard', dress='wood', weight=2.0, where='desk')
 def cupboard(draw: Draw, paint: Paint) -> list[Piece]:
     """A desk-sized cupboard with doors."""
     count = draw.count(1, 2)
-    return doors(
-        draw, paint, draw.size(0.18, 0.26) * (1 + 0.5 * (count - 1)), draw.size(0.14, 0.24), draw.size(0.24, 0.4), count
-    )
+    wide = draw.size(0.18, 0.26) * (1 + 0.5 * (count - 1))
+    return doors(draw, paint, (wide, draw.size(0.14, 0.24), draw.size(0.24, 0.4)), count)
 
 
 @kind('base cabinet', 'cabinet', 'kitchen cabinet', 'drawer unit', dress='wood', where='built', weight=3.0)
 def base_cabinet(draw: Draw, paint: Paint) -> list[Piece]:
     """A kitchen module with drawers, 0.8 m high."""
-    return drawers(draw, paint, draw.size(0.4, 0.65), 0.56, 0.78, draw.count(2, 4))
+    return drawers(draw, paint, (draw.size(0.4, 0.65), 0.56, 0.78), draw.count(2, 4))
 
 
 @kind('kitchen cupboard', 'cupboard', 'cabinet', dress='wood', where='built', weight=2.5)
 def base_cupboard(draw: Draw, paint: Paint) -> list[Piece]:
     """A kitchen module with one or two doors, 0.8 m high."""
     count = draw.count(1, 2)
-    return doors(draw, paint, draw.size(0.4, 0.5) * (1 + 0.6 * (count - 1)), 0.56, 0.78, count)
+    return doors(draw, paint, (draw.size(0.4, 0.5) * (1 + 0.6 * (count - 1)), 0.56, 0.78), count)
 
 
 @kind('wall cupboard', 'cupboard', 'wall cabinet', dress='wood', where='wall', weight=1.0)
 def wall_cupboard(draw: Draw, paint: Paint) -> list[Piece]:
     """A cupboard that hangs on the wall, its handles low."""
     count = draw.count(1, 3)
-    return doors(
-        draw, paint, draw.size(0.35, 0.45) * (1 + 0.7 * (count - 1)), 0.3, draw.size(0.5, 0.7), count, at_top=False
-    )
+    wide = draw.size(0.35, 0.45) * (1 + 0.7 * (count - 1))
+    return doors(draw, paint, (wide, 0.3, draw.size(0.5, 0.7)), count, at_top=False)
 
 
 @kind('oven', 'stove', 'cooker', colours=('gray', 'black', 'white', 'red'), dress='metal', where='built', weight=1.2)
