@@ -89,6 +89,11 @@ class Client:
             return None
         return compressed_to_rgb(message) if self._camera is wire.COMPRESSED else image_to_rgb(message)
 
+    def next_frame(self) -> None:
+        """Wait until one more frame has been looked at."""
+        count = len(self.stamps)
+        self.wait(lambda: len(self.stamps) > count, 'next frame')
+
     def find(self, text: str) -> Find.Response:
         """Ask where something is now. Raises UserError when the question cannot be answered."""
         request = Find.Request(scope=Find.Request.NOW)
