@@ -3,7 +3,9 @@
 
 Our own short tracker rather than the `trackers` package, whose ages are counted in frames (a robot drops frames), which
 does not look at embeddings, and which pulls the GUI build of OpenCV. Boxes decide where they overlap; the identity
-part of the embedding decides where the camera or the thing has moved; a look-alike out of reach is never picked up.
+part of the embedding decides where the thing has moved; a look-alike out of reach is never picked up. A turn of the
+camera is read from the step on which most things agree, so that it does not cost their tracks. Not handled: a camera
+that turns over a regular grid of identical things, half of which are not proposed.
 """
 
 from __future__ import annotations
@@ -14,11 +16,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from embedder_ros.types import NANOSECONDS, FloatArray, Observation, Track, TrackStatus, box_iou, unit_rows
 
-FORBIDDEN = 1e6
+# Worth of a box that looks right but does not overlap, against up to 2 for one that does both. From 1 on two such
+# guesses outweigh one certain match, and a row of look-alikes hands its tracks on.
+GUESS = 0.75
+# Share of a box's size within which two things agree on how the view moved. Raising it takes things that move by
+# themselves for a turn of the camera.
+SHIFT_SLACK = 0.3
+# Pairs of a track and a box that vote on it, nearest first. Raising it costs time in a scene of look-alikes.
+SHIFT_PAIRS = 300
+# Seconds between two frames over which a thing seen in both is still one chain, whatever max_lost. Raising it carries
+# tracks over a gap in the stamps; lowering it breaks every track of a slower model.
+MAX_PERIOD = 10.0
 # Share of a new view in the running appearance and velocity. Raising it follows changes and drifts to neighbours.
 APPEARANCE_STEP = 0.2
 VELOCITY_STEP = 0.5
@@ -26,10 +39,14 @@ VELOCITY_STEP = 0.5
 
 @dataclass(slots=True)
 class _State:
-    """A track between frames. `velocity` is (2,) pixels a second of the box's centre."""
+    """A track between frames.
+
+    `velocity` is (2,) pixels a second of the box's centre, `place` the box moved by what the view moved since.
+    """
 
     track_id: int
     box: FloatArray
+    place: FloatArray
     velocity: FloatArray
     embedding: FloatArray
     looks: FloatArray
@@ -134,27 +151,34 @@ class Tracker:
         """One-to-one: index of a state -> index into `rows`."""
         if not self._states or not rows:
             return {}
-        cost = self._cost(observation, observation.boxes[rows], looks)
-        pairs = zip(*linear_sum_assignment(cost), strict=True)
-        return {int(i): int(j) for i, j in pairs if cost[i, j] < FORBIDDEN}
+        worth = self._worth(observation, observation.boxes[rows], looks)
+        pairs = zip(*linear_sum_assignment(worth, maximize=True), strict=True)
+        return {int(i): int(j) for i, j in pairs if worth[i, j] > 0}
 
-    def _cost(self, observation: Observation, boxes: FloatArray, looks: FloatArray) -> FloatArray:
-        gap = np.array([(observation.stamp - s.last_stamp) / NANOSECONDS for s in self._states], np.float32)
-        old = np.stack([s.box for s in self._states])
-        shift = np.stack([s.velocity for s in self._states]) * np.minimum(gap, 1.0)[:, None]
-        expected = old + np.concatenate([shift, shift], axis=1)
-        iou = np.maximum(box_iou(expected, boxes), box_iou(old, boxes))
+    def _worth(self, observation: Observation, boxes: FloatArray, looks: FloatArray) -> FloatArray:
+        """(states, boxes) how much speaks for continuing this state with that box; 0 forbids it."""
+        gap = np.array([(observation.stamp - s.last_stamp) / NANOSECONDS for s in self._states], np.float32)[:, None]
+        seen = np.array([s.last_stamp == self._stamp for s in self._states])[:, None]
+        places = np.stack([s.place for s in self._states])
         cosine = np.stack([s.looks for s in self._states]) @ looks.T
-        near = self._distance(expected, boxes) <= self._reach * observation.width * np.minimum(gap, 1.0)[:, None]
-        scale = _area(boxes)[None] / _area(old)[:, None]
-        possible = (np.maximum(scale, 1 / scale) <= self._max_scale) & (
-            ((iou >= self._min_iou) & (cosine >= self._min_looks)) | (near & (cosine >= self._reacquire))
-        )
-        return np.where(possible, 2.0 - iou - cosine, FORBIDDEN)
+        scale = _area(boxes)[None] / _area(places)[:, None]
+        possible = np.maximum(scale, 1 / scale) <= self._max_scale
+        possible &= gap <= np.where(seen, max(self._max_lost, MAX_PERIOD), self._max_lost)
+        alike = possible & (cosine >= self._reacquire)
+        shifted = self._follow_view(places, _shift(places, boxes, alike, seen))
+        moving = _moved(places, np.stack([s.velocity for s in self._states]) * np.minimum(gap, 1.0))
+        iou = np.max([box_iou(at, boxes) for at in (places, shifted, moving)], axis=0)
+        reach = self._reach * observation.width * np.minimum(gap, 1.0)
+        away = np.minimum(_distances(shifted, boxes), _distances(moving, boxes)) / reach
+        overlaps = possible & (iou >= self._min_iou) & (cosine >= self._min_looks)
+        guess = np.where(alike & (away <= 1), cosine * (GUESS - 0.25 * away), 0)
+        return np.where(overlaps, iou + cosine, guess)
 
-    @staticmethod
-    def _distance(a: FloatArray, b: FloatArray) -> FloatArray:
-        return np.linalg.norm(_centre(a)[:, None] - _centre(b)[None], axis=2)
+    def _follow_view(self, places: FloatArray, shift: FloatArray) -> FloatArray:
+        shifted = _moved(places, shift)
+        for state, place in zip(self._states, shifted, strict=True):
+            state.place = place
+        return shifted
 
     def _continue(
         self, observation: Observation, rows: list[int], looks: FloatArray, matches: dict[int, int]
@@ -178,7 +202,7 @@ class Tracker:
         state.velocity = (1 - VELOCITY_STEP) * state.velocity + VELOCITY_STEP * velocity
         state.embedding = _blend(state.embedding, observation.embeddings[row])
         state.looks = _blend(state.looks, looks)
-        state.box, state.last_stamp = box.copy(), observation.stamp
+        state.box, state.place, state.last_stamp = box.copy(), box.copy(), observation.stamp
         state.iou, state.objectness = float(observation.iou[row]), float(observation.objectness[row])
         state.sightings += 1
         state.confirmed |= (state.last_stamp - state.first_stamp) / NANOSECONDS >= self._confirm
@@ -194,6 +218,7 @@ class Tracker:
                 _State(
                     track_id=next(self._ids),
                     box=observation.boxes[row].copy(),
+                    place=observation.boxes[row].copy(),
                     velocity=np.zeros(2, np.float32),
                     embedding=observation.embeddings[row].copy(),
                     looks=looks[j].copy(),
@@ -231,6 +256,33 @@ class Tracker:
 
 def _centre(boxes: FloatArray) -> FloatArray:
     return (boxes[:, :2] + boxes[:, 2:]) / np.float32(2)
+
+
+def _moved(boxes: FloatArray, step: FloatArray) -> FloatArray:
+    return boxes + np.concatenate([step, step], axis=-1)
+
+
+def _distances(a: FloatArray, b: FloatArray) -> FloatArray:
+    return np.linalg.norm(_centre(a)[:, None] - _centre(b)[None], axis=2)
+
+
+def _shift(places: FloatArray, boxes: FloatArray, alike: NDArray[np.bool_], seen: NDArray[np.bool_]) -> FloatArray:
+    """(2,) pixels by which the view moved since the last frame; 0 where that is not clear.
+
+    Every pair of a thing seen in the last frame and a box that looks like it is a guess. The guess that explains most
+    boxes wins if it explains half of the things, and twice as many boxes as standing still does.
+    """
+    slack = SHIFT_SLACK * np.sqrt(_area(boxes))
+    still = (alike & (_distances(places, boxes) <= slack)).any(axis=0).sum()
+    i, j = np.nonzero(alike & seen)
+    steps = _centre(boxes)[j] - _centre(places)[i]
+    near = np.argsort(np.linalg.norm(steps, axis=1), kind='stable')[:SHIFT_PAIRS]
+    j, steps = j[near], steps[near]
+    agree = np.linalg.norm(steps[:, None] - steps[None], axis=2) <= slack[j]
+    votes = (agree.astype(np.float32) @ np.eye(len(boxes), dtype=np.float32)[j] > 0).sum(axis=1)
+    if votes.max(initial=0) < max(2, seen.sum() / 2, 2 * still + 1):
+        return np.zeros(2, np.float32)
+    return np.median(steps[agree[votes.argmax()]], axis=0)
 
 
 def _area(boxes: FloatArray) -> FloatArray:
