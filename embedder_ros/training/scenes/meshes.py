@@ -173,6 +173,32 @@ def block(width: float, depth: float, height: float, corner: float = 0.004) -> M
     return stack(layers + mirrored)
 
 
+def slab(size: Sequence[float], cell: float = 0.2) -> Mesh:
+    """A sharp box about the origin, full `size` (3,) metres, its texture coordinates in metres.
+
+    The renderer lights corners and blends between them, so a large face needs corners every `cell` metres or so.
+    """
+    faces = []
+    for axis in range(3):
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        for side in (-1, 1):
+            across = size[i] * side, size[j]
+            grid = _grid(across, max(1, int(size[i] / cell)), max(1, int(size[j] / cell)))
+            vertices = np.empty_like(grid.vertices)
+            vertices[:, [i, j]] = grid.vertices[:, :2]
+            vertices[:, axis] = side * size[axis] / 2
+            flat = [0, 1] if axis == 2 else ([1, 2] if axis == 0 else [0, 2])  # v runs upwards on a wall
+            faces.append(Mesh(vertices, grid.faces, vertices[:, flat]))
+    return merge(faces)
+
+
+def _grid(size: tuple[float, float], columns: int, rows: int) -> Mesh:
+    """A flat (columns x rows) grid about the origin that faces +z; a negative width turns it over."""
+    x, y = np.meshgrid(np.linspace(-0.5, 0.5, columns + 1) * size[0], np.linspace(-0.5, 0.5, rows + 1) * size[1])
+    vertices = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], axis=1)
+    return Mesh(vertices, _wall_faces(rows + 1, columns), vertices[:, :2])
+
+
 def ball(radius: float, squash: Sequence[float] = (1.0, 1.0, 1.0), points: int = 24) -> Mesh:
     """An ellipsoid about the origin."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, points // 2 + 1)

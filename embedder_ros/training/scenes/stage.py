@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder_ros.training.scenes.kinds import Kind, Piece
 from embedder_ros.training.scenes.meshes import Array, Mesh, merge
+from embedder_ros.training.scenes.meshes import slab as slab_mesh
 from embedder_ros.training.scenes.surfaces import Image, Paint
 
 WIDTH, HEIGHT = 640, 480
@@ -158,7 +159,7 @@ class Stage:
         """Free the graphics memory."""
         self._renderer.close()
 
-    def _material(self, paint: Paint, repeat: tuple[float, float] | None = None) -> str:
+    def _material(self, paint: Paint) -> str:
         name = self._materials.get(id(paint))
         if name is None:
             name = self._materials[id(paint)] = f'm{len(self._materials)}'
@@ -169,8 +170,6 @@ class Stage:
             if paint.texture is not None:
                 self._add_texture(name, paint.texture)
                 made.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = f't_{name}'
-            if repeat is not None:
-                made.texrepeat, made.texuniform = list(repeat), True
         return name
 
     def _add_texture(self, name: str, image: Image) -> None:
@@ -184,15 +183,11 @@ class Stage:
         texture.data = image.tobytes()
 
     def _add_scenery(self, scenery: Sequence[Slab]) -> None:
-        for slab in scenery:
-            self._spec.worldbody.add_geom(
-                type=mujoco.mjtGeom.mjGEOM_BOX,
-                size=[v / 2 for v in slab.size],
-                pos=list(slab.centre),
-                material=self._material(slab.paint, (1 / slab.texel,) * 2),
-                contype=0,
-                conaffinity=0,
-            )
+        for i, slab in enumerate(scenery):
+            mesh = slab_mesh(slab.size)
+            name = f'b{i}'
+            self._add_mesh(name, Mesh(mesh.vertices + slab.centre, mesh.faces, mesh.uv / slab.texel), slab.paint)
+            self._add_geom(self._spec.worldbody, name, slab.paint)
 
     def _add_thing(self, index: int, thing: Thing) -> None:
         body = self._spec.worldbody.add_body(name=f'thing{index}')
@@ -203,14 +198,11 @@ class Stage:
             name = f's{len(self.surfaces)}'
             self._add_mesh(name, merge([p.mesh for p in pieces]), pieces[0].paint)
             self.surfaces.append(Surface(index, pieces[0].part, pieces[0].paint.colours))
-            body.add_geom(
-                name=name,
-                type=mujoco.mjtGeom.mjGEOM_MESH,
-                meshname=name,
-                material=self._material(pieces[0].paint),
-                contype=0,
-                conaffinity=0,
-            )
+            self._add_geom(body, name, pieces[0].paint)
+
+    def _add_geom(self, body: mujoco.MjsBody, name: str, paint: Paint) -> None:
+        kind = mujoco.mjtGeom.mjGEOM_MESH
+        body.add_geom(name=name, type=kind, meshname=name, material=self._material(paint), contype=0, conaffinity=0)
 
     def _add_mesh(self, name: str, mesh: Mesh, paint: Paint) -> None:
         self._spec.add_mesh(

@@ -93,7 +93,7 @@ def blend(weight: NDArray[np.float64], first: ArrayLike, second: ArrayLike) -> I
 
 def wood(rng: np.random.Generator, dark: ArrayLike, light: ArrayLike, size: int = TEXTURE_PIXELS) -> Image:
     """Planks with grain along v."""
-    rows = np.linspace(0, rng.uniform(4, 14), size)[None, :] + 1.2 * noise(rng, 2, size=size)
+    rows = np.linspace(0, rng.uniform(4, 14), size)[None, :] + 0.6 * noise(rng, 2, size=size)
     grain = 0.5 + 0.5 * np.sin(rows * 2 * np.pi + 0.6 * noise(rng, 12, size=size))
     fibres = cv2.resize(rng.random((8, size)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     return blend(np.clip(0.55 * grain + 0.45 * fibres, 0, 1), dark, light)

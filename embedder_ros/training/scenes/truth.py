@@ -28,7 +28,7 @@ CLOUD = 1500  # points per thing or part
 CELL = 4  # pixels; grid on which outlines are compared
 
 
-class Truth(TypedDict):
+class Labelled(TypedDict):
     """One labelled object of one view; see `embedder_ros.training.scenes.dataset` for the fields."""
 
     box: list[int]
@@ -72,7 +72,7 @@ class Labeller:
             groups.append(_Group(owner, part, members, scattered(merge(meshes), CLOUD)))
         return groups
 
-    def label(self, shot: Shot, camera: Camera, poses: Sequence[Pose | None]) -> list[Truth]:
+    def label(self, shot: Shot, camera: Camera, poses: Sequence[Pose | None]) -> list[Labelled]:
         """Everything in the shot that is visible enough to be named, parts included."""
         pixels = np.bincount(shot.surface.ravel() + 1, minlength=len(self._stage.surfaces) + 1)[1:]
         found = []
@@ -88,11 +88,11 @@ class Labeller:
                 found.append(self._entry(group, box, visible, pixels))
         return found
 
-    def _entry(self, group: _Group, box: list[int], visible: float, pixels: NDArray[np.int64]) -> Truth:
+    def _entry(self, group: _Group, box: list[int], visible: float, pixels: NDArray[np.int64]) -> Labelled:
         thing, part = self._stage.things[group.owner], group.part
         name = re.sub(r'\d', '', part.split('/')[-1]) or thing.kind.name
         parent = '/'.join(part.split('/')[:-1])
-        return Truth(
+        return Labelled(
             box=box,
             name=name,
             synonyms=list(PART_SYNONYMS[name] if part else thing.kind.synonyms),
