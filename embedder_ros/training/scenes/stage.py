@@ -8,12 +8,10 @@ MuJoCo is only the renderer here: nothing moves or collides. It runs without a s
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-os.environ.setdefault('MUJOCO_GL', 'egl')
-
-import mujoco  # noqa: E402  (reads MUJOCO_GL when imported)
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -21,6 +19,13 @@ from embedder_ros.training.scenes.kinds import Kind, Piece
 from embedder_ros.training.scenes.meshes import Array, Mesh, merge
 from embedder_ros.training.scenes.meshes import slab as slab_mesh
 from embedder_ros.training.scenes.surfaces import Image, Paint
+from embedder_ros.types import UserError
+
+if 'mujoco' in sys.modules and 'MUJOCO_GL' not in os.environ:  # it chose a way that needs a screen, or crashes
+    raise UserError('mujoco was imported before MUJOCO_GL was set; run with MUJOCO_GL=egl (or osmesa)')
+os.environ.setdefault('MUJOCO_GL', 'egl')
+
+import mujoco  # noqa: E402  (reads MUJOCO_GL when imported)
 
 WIDTH, HEIGHT = 640, 480
 LIGHTS = 3
