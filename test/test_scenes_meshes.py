@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embedder_ros.training.scenes import furniture, goods, kinds, meshes, surfaces, tableware
+from embedder_ros.training.scenes import furniture, goods, kinds, meshes, rooms, surfaces, tableware
 
-assert furniture and goods and tableware  # importing them fills KINDS
+assert furniture and goods and rooms and tableware  # importing them fills KINDS
 
 
 def volume(mesh: meshes.Mesh) -> float:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedder_ros.training.scenes import furniture, goods, surfaces, tableware
+from embedder_ros.training.scenes import furniture, goods, rooms, surfaces, tableware
 from embedder_ros.training.scenes.kinds import KINDS, Draw, Kind, body_paint
 from embedder_ros.training.scenes.meshes import Array, rotation
 from embedder_ros.training.scenes.stage import Camera, Light, Pose, Slab, Thing
 
-RECIPES = (tableware, goods, furniture)  # importing them fills KINDS
+RECIPES = (tableware, goods, rooms, furniture)  # importing them fills KINDS
 TABLE = 0.74  # height of a table
 COUNTER = 0.82  # height of a worktop's upper side
 PLACE_TRIES = 80
+VIEW_TRIES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +248,7 @@ def lights(scene: Scene, rng: np.random.Generator) -> tuple[list[Light], Array]:
 def cameras(scene: Scene, poses: Sequence[Pose | None], rng: np.random.Generator, count: int) -> list[Camera]:
     """Views of one arrangement: from afar, from nearby, and close to single things."""
     seen = [(t, p) for t, p in zip(scene.things, poses, strict=True) if p is not None and p.position[2] > -1]
+    floor = [p for t, p in seen if t.kind.where == 'floor']
     low = -0.45 if any(scene.fixed) else -0.15  # kitchens have fronts below their worktop
     views = []
     for i in range(count):
@@ -257,8 +259,14 @@ def cameras(scene: Scene, poses: Sequence[Pose | None], rng: np.random.Generator
             points = thing.vertices() @ pose.rotation.T + pose.position
             target = points.mean(axis=0) + rng.normal(0, 0.06, 3)
             distance = float(np.linalg.norm(np.ptp(points, axis=0))) * rng.uniform(1.2, 3) + rng.uniform(0.25, 0.6)
-        views.append(_view(target, distance, scene, rng))
+        tries = [_view(target, distance, scene, rng) for _ in range(VIEW_TRIES)]
+        views.append(next((v for v in tries if _clear(v, floor)), tries[0]))
     return views
+
+
+def _clear(view: Camera, floor: Sequence[Pose]) -> bool:
+    """Whether no chair or stool stands where the camera is."""
+    return all(np.linalg.norm(view.eye[:2] - pose.position[:2]) > 0.5 for pose in floor)
 
 
 def _view(target: Array, distance: float, scene: Scene, rng: np.random.Generator) -> Camera:
