@@ -91,7 +91,8 @@ def _nudged(camera: Camera, pixels: Array) -> Camera:
 def answers(frames: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The queries with the individuals that each means: of that name, and in most frames of that colour."""
     objects: list[Labelled] = [o for frame in frames for o in frame['objects']]
-    seen, coloured, names = Counter(o['instance'] for o in objects), Counter[tuple[str, str]](), defaultdict(set)
+    seen, coloured = Counter(o['instance'] for o in objects), Counter[tuple[str, str]]()
+    names: defaultdict[str, set[str]] = defaultdict(set)
     for o in objects:
         names[o['instance']] |= {o['name'], *o['synonyms']}
         coloured.update((o['instance'], colour) for colour in o['colours'])
