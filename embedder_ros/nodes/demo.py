@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import rclpy
@@ -46,12 +47,13 @@ class Demo:
         options: the command line.
         logs: folder for the nodes' logs.
         stack: stops what was started.
+        interrupted: set when the user wants it to end.
 
     Raises:
         UserError: the input cannot be read.
     """
 
-    def __init__(self, options: argparse.Namespace, logs: Path, stack: ExitStack) -> None:
+    def __init__(self, options: argparse.Namespace, logs: Path, stack: ExitStack, interrupted: Event) -> None:
         base = Path(options.relative_to)
         self._input = (base / Path(options.input).expanduser() if options.input else SAMPLE).resolve()
         self._output = (base / options.output).resolve()
@@ -64,6 +66,7 @@ class Demo:
             raise UserError(f'{truth.name} is missing and nothing else says what to find; give --find "the red handle"')
         self._seconds, self._logs, self._stack = options.follow_seconds, logs, stack
         self._children: list[Child] = []
+        self._interrupted = interrupted
         self._begin = time.monotonic()
 
     def run(self) -> bool:
@@ -106,6 +109,8 @@ class Demo:
         return child
 
     def _check(self) -> None:
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
         for child in self._children:
             child.check()
 
@@ -176,21 +181,20 @@ def _arguments(args: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run the demo; 0 only when the main question was answered."""
     options = _arguments(args)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a background job of a script is born ignoring the first
-        signal.signal(number, _interrupt)
+    # Looked at while waiting, because an exception out of nowhere could come between a child's start and its entry in
+    # the stack. Set for SIGINT, too, which a background job of a script is born ignoring.
+    interrupted = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
     try:
         with tempfile.TemporaryDirectory() as logs, ExitStack() as stack:
             os.environ.update(environment(1 + os.getpid() % 100), ROS_LOG_DIR=logs)
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
             stack.callback(rclpy.try_shutdown)
-            return 0 if Demo(options, Path(logs), stack).run() else 1
+            return 0 if Demo(options, Path(logs), stack, interrupted).run() else 1
     except UserError as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
