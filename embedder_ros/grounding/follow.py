@@ -101,7 +101,7 @@ class Follower:
     def _search(self, observation: Observation) -> None:
         answer = self._find()
         self._ambiguous = answer.outcome is Outcome.AMBIGUOUS
-        if answer.outcome is Outcome.FOUND and answer.candidates[0].stamp == observation.stamp:
+        if answer.outcome is Outcome.FOUND and _shown(answer.candidates[0], observation):
             self._bind(answer.candidates[0], observation)
 
     def _stay(self, observation: Observation, tracks: list[Track]) -> None:
@@ -138,8 +138,7 @@ class Follower:
         assert self._looks is not None
         best, best_same = None, SAME
         for candidate in self._find().candidates:
-            here = candidate.stamp == observation.stamp and candidate.camera == observation.camera
-            if not here or candidate.score < self._scene.calibration.found:
+            if not _shown(candidate, observation) or candidate.score < self._scene.calibration.found:
                 continue
             same = self._scene.same(self._looks, observation.embeddings[candidate.row])
             if same >= best_same:
@@ -154,3 +153,8 @@ class Follower:
     def _remember(self, embedding: FloatArray) -> None:
         old = embedding if self._looks is None else self._looks
         self._looks = unit_rows((1 - LOOKS_STEP) * old + LOOKS_STEP * embedding)
+
+
+def _shown(candidate: Candidate, observation: Observation) -> bool:
+    """Whether this observation shows it; cameras that are triggered together share their stamps."""
+    return (candidate.stamp, candidate.camera) == (observation.stamp, observation.camera)
