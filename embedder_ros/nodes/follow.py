@@ -73,10 +73,14 @@ class FollowServer:
         """Feedback to every goal that looks at this camera, and the `targets` topic."""
         header = messages.header(observation.stamp, observation.frame_id)
         targets = Targets(header=header, camera=observation.camera)
-        for goal in self._goals:
+        for goal in list(self._goals):
             if goal.cameras and observation.camera not in goal.cameras:
                 continue
-            target = goal.follower.on_frame(observation, tracks, self._node.now)
+            try:
+                target = goal.follower.on_frame(observation, tracks, self._node.now)
+            except UserError as error:  # a query vector that does not fit this model
+                self._end(goal, Follow.Result(outcome=Follow.Result.FAILED, message=str(error)))
+                continue
             if target is not None:
                 feedback = Follow.Feedback(frames=goal.follower.frames)
                 feedback.target = messages.candidate_to_msg(target)

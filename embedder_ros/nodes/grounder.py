@@ -154,6 +154,7 @@ class Grounder(LifecycleNode):
             self.get_logger().error(f'model message refused: {error}')
             return
         if self.scene is None or self.scene.model.model_id != model.model_id:
+            self._follow.end_all(f'the model is now {model.model_id}; ask again')
             self.scene = self._new_scene(model)
 
     def _on_objects(self, msg: ObjectEmbeddings) -> None:
