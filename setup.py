@@ -56,14 +56,19 @@ class BuildInterfaces(Command):
         package = HERE / NAME if self.editable_mode else Path(self.build_lib) / NAME
         for source, relative in generated_python(stage):
             target = package / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+            replace(source, target)
         if self.editable_mode:  # editable wheels have no data files: libraries go beside the source, git-ignored
-            (package / '_lib').mkdir(exist_ok=True)
             for library in (stage / 'lib').glob('*.so'):
-                shutil.copy2(library, package / '_lib')
+                replace(library, package / '_lib' / library.name)
         else:
             self.distribution.data_files += prefix_files(stage)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Copy as a new file: overwriting a library in place would crash nodes that have it loaded."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    shutil.copy2(source, target)
 
 
 def cmake(work: Path, stage: Path) -> None:
@@ -109,7 +114,12 @@ def generated_python(stage: Path) -> Iterator[tuple[Path, Path]]:
     (root,) = stage.glob(f'lib/python3*/*-packages/{NAME}')
     for path in root.rglob('*'):
         relative = path.relative_to(root)
-        if path.is_file() and '__pycache__' not in relative.parts and path.suffix != '.c' and relative != Path('__init__.py'):
+        if (
+            path.is_file()
+            and '__pycache__' not in relative.parts
+            and path.suffix != '.c'
+            and relative != Path('__init__.py')
+        ):
             yield path, relative
 
 

@@ -12,6 +12,8 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLC
   RMW_IMPLEMENTATION ROS_DISTRO ROS_DOMAIN_ID ROS_DISCOVERY_SERVER ROS_LOCALHOST_ONLY _ROS_WHEELS_BOOTSTRAP_COMPLETE
 export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 export FASTDDS_DEFAULT_PROFILES_FILE="$PWD/config/fastdds.xml"
+export ORT_DISABLE_TELEMETRY=1 # onnxruntime's wheel reports home unless told
+export ROS_LOG_DIR="${TMPDIR:-/tmp}/embedder_ros-logs-$(id -u)"
 
 find_python() {
   local candidate
@@ -23,34 +25,47 @@ find_python() {
 }
 
 check_machine() {
+  local missing=()
   [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
     stop "ROS wheels exist for Linux on x86-64 only, this is $(uname -s) on $(uname -m): install ROS and use colcon (README)"
-  command -v g++ >/dev/null || stop 'g++ is missing: apt install g++'
-  "$python" -c 'import venv, ensurepip' 2>/dev/null || stop "venv is missing: apt install python3-venv"
+  command -v g++ >/dev/null || missing+=(g++)
+  "$python" -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
   "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
-    stop "Python's headers are missing: apt install python3-dev"
+    missing+=(python3-dev)
+  [ ${#missing[@]} -eq 0 ] || stop "missing: ${missing[*]}. Install with: sudo apt install ${missing[*]}"
 }
 
+# Where .venv is and what made it (a venv can neither be moved nor change its Python), then what is in it.
+home() { echo "$PWD $("$python" --version)"; }
 wanted() {
-  { "$python" --version; cat scripts/requirements.txt pyproject.toml setup.py CMakeLists.txt package.xml msg/* srv/* action/*; } |
-    sha256sum
+  home
+  cat scripts/requirements.txt pyproject.toml setup.py CMakeLists.txt package.xml msg/* srv/* action/* | sha256sum
+}
+
+# pip's many lines as one that counts; all of them when something goes wrong.
+pip() {
+  local log=.venv/pip.log total
+  total=$(grep -c '^[^#]' scripts/requirements.txt)
+  .venv/bin/python -m pip --disable-pip-version-check install "$@" 2>&1 | tee $log |
+    awk -v total="$total" '/^Collecting|^Requirement already/ { n++; if (n % 10 == 0) printf "    %d of about %d\n", n, total }
+      /^Installing collected/ { print "    installing" } { fflush() }' >&2 || { tail -n 40 $log >&2; return 1; }
 }
 
 make_venv() {
-  local stamp=.venv/made-from
+  local stamp=.venv/made-from clear=--clear
   [ "$(cat $stamp 2>/dev/null)" = "$(wanted)" ] && [ -d embedder_ros/msg ] && return
   check_machine
+  [ "$(head -n 1 $stamp 2>/dev/null)" = "$(home)" ] && clear= # complete, only outdated
   rm -f $stamp
-  say "Python packages into .venv (a few hundred MB the first time)"
-  "$python" -m venv .venv || stop 'python3 -m venv failed: apt install python3-venv'
-  .venv/bin/pip install --quiet --disable-pip-version-check --progress-bar on -r scripts/requirements.txt ||
-    stop 'pip could not install scripts/requirements.txt; is the package index reachable?'
-  say "Interfaces from msg/, srv/ and action/ (about a minute)"
-  .venv/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . ||
-    stop 'building the interfaces failed; see above'
+  say 'Python packages into .venv (a few hundred MB the first time)'
+  "$python" -m venv $clear .venv || stop "$python -m venv failed. Install with: sudo apt install python3-venv"
+  pip -r scripts/requirements.txt || stop 'pip could not install scripts/requirements.txt; is the package index reachable?'
+  say 'Interfaces from msg/, srv/ and action/ (about a minute)'
+  pip --no-build-isolation --no-deps -e . || stop 'building the interfaces failed, see above'
   wanted > $stamp
 }
 
 python=$(find_python) || exit 1
+set -o pipefail
 make_venv
 export PATH="$PWD/.venv/bin:$PATH"

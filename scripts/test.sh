@@ -4,9 +4,15 @@
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 failed=()
-gate() { say "$*"; "$@" || failed+=("$1 $2"); }
-gate ruff format --check .
-gate ruff check .
-gate mypy
-gate pytest "$@"
-[ ${#failed[@]} -eq 0 ] || stop "failed: $(printf '%s; ' "${failed[@]}")"
+gate() {
+  local name=$1
+  shift
+  say "$*"
+  "$@" || failed+=("$name")
+}
+gate format ruff format --check .
+gate lint ruff check .
+gate types mypy
+gate tests pytest "$@"
+[ ${#failed[@]} -eq 0 ] || stop "failed: ${failed[*]}"
+say 'all gates passed: format, lint, types, tests'

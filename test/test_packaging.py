@@ -18,7 +18,7 @@ import embedder_ros
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIX = Path(sys.prefix)
-# What a user of an install does first; -P and a foreign folder keep the source tree out of sight.
+# What a user of an install does first; run from a foreign folder, so that the source tree is out of sight.
 USE = """
 import embedder_ros, pathlib, rclpy
 from embedder_ros.action import Follow
@@ -75,11 +75,27 @@ def test_pyproject_dependencies_are_all_pinned_for_the_scripts() -> None:
     assert wanted and wanted <= pinned
 
 
+def test_every_ros_package_that_is_imported_is_declared() -> None:
+    """To rosdep, and in the extra of wheels those that exist as one."""
+    sources = [*(ROOT / 'embedder_ros/nodes').glob('*.py'), *(ROOT / 'launch').glob('*.py')]
+    names = re.compile(
+        r'^\s*(?:from|import) (\w+_(?:msgs|interfaces)|rclpy|launch|launch_ros|ament_index_python)\b', re.M
+    )
+    used = {name for source in sources for name in names.findall(source.read_text())}
+    declared = {e.text for e in ElementTree.parse(ROOT / 'package.xml').iter() if e.tag in ('depend', 'exec_depend')}
+    assert {'rclpy', 'sensor_msgs', 'launch'} <= used <= declared
+    extra = re.search(r'^ros = \[(.*?)^\]', (ROOT / 'pyproject.toml').read_text(), re.S | re.M).group(1)
+    wheels = {name.replace('-', '_') for name in re.findall(r'"ros-([a-z-]+)"', extra)}
+    assert used - wheels <= {'launch', 'launch_ros', 'ament_index_python'}
+
+
 def test_node_wrappers_are_the_same_everywhere() -> None:
+    project = (ROOT / 'pyproject.toml').read_text()
     for name in ('embedder', 'grounder', 'perception'):
         script = ROOT / 'scripts' / name
         assert os.access(script, os.X_OK)
         assert f'from embedder_ros.nodes.{name} import main' in script.read_text()
+        assert f'{name} = "embedder_ros.nodes.{name}:main"' in project
 
 
 def test_launch_file_names_only_declared_parameters() -> None:
@@ -115,7 +131,8 @@ def test_pip_install_into_a_plain_venv(tree: Path, tmp_path: Path) -> None:
     for name in ('launch/perception.launch.py', 'config/perception.yaml', 'config/fastdds.xml', 'msg/Tracks.msg'):
         assert (share / name).is_file(), name
     assert os.access(tmp_path / 'venv/lib/embedder_ros/perception', os.X_OK)
-    assert (tmp_path / 'venv/bin/embedder-ros').is_file()
+    version = output([str(tmp_path / 'venv/bin/embedder-ros'), '--version'], tmp_path, **done)
+    assert version.strip() == f'embedder-ros {embedder_ros.__version__}'
 
 
 @pytest.mark.skipif(not shutil.which('colcon', path=f'{PREFIX}/bin'), reason='colcon is not installed in this venv')
@@ -124,10 +141,12 @@ def test_colcon_build_with_symlinks(tree: Path, tmp_path: Path) -> None:
     prefix = {'CMAKE_PREFIX_PATH': str(PREFIX), 'AMENT_PREFIX_PATH': str(PREFIX)}
     python = f'-DPython3_EXECUTABLE={sys.executable}'
     output([f'{PREFIX}/bin/colcon', 'build', *build, python], tmp_path, **prefix)
-    run = f'. install/setup.bash && {sys.executable} -P -c "$USE"' if sys.version_info >= (3, 11) else ''
-    run = run or f'. install/setup.bash && {sys.executable} -c "$USE"'
-    where = output(['bash', '-c', run], tmp_path, USE=USE, **prefix)
-    assert where.strip().startswith(str(tmp_path / 'install'))
+    (tmp_path / 'use').mkdir()
+    (tmp_path / 'use/use.py').write_text(USE)
+    run = '. install/setup.bash && cd use && python3 use.py && embedder-ros --version'
+    where, version = output(['bash', '-c', run], tmp_path, **prefix).splitlines()
+    assert where.startswith(str(tmp_path / 'install'))
+    assert version == f'embedder-ros {embedder_ros.__version__}'
     installed = tmp_path / 'install/embedder_ros'
     assert os.access(installed / 'lib/embedder_ros/perception', os.X_OK)
     assert (installed / 'share/embedder_ros/launch/perception.launch.py').is_file()
