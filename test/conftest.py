@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -37,6 +38,7 @@ DOMAIN, LOCK = claim_domain()
 LOGS = tempfile.TemporaryDirectory(prefix='embedder_ros-logs-')
 os.environ.update(environment(DOMAIN), ROS_LOG_DIR=LOGS.name, ORT_DISABLE_TELEMETRY='1')
 os.environ.pop('RMW_IMPLEMENTATION', None)
+sys.path.insert(0, str(Path(__file__).parent))  # livetest.py, for tests of live nodes
 
 
 @pytest.fixture
