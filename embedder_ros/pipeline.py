@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames to Observations. The only place where proposals meet the embedder; nodes, bags and tests all come through here."""
+"""Frames to Observations. The only place where proposals meet the embedder; nodes, bags and tests come through here."""
 
 from __future__ import annotations
 

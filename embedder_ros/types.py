@@ -2,8 +2,8 @@
 """What flows through the package. numpy only; no ROS, no model library.
 
 An `Observation` is what one frame showed, a `Track` is one camera's continuous chain of observations, an `Object` is a
-remembered individual. The three are never mixed: feeding remembered things back as if they were seen is what fills other
-systems' maps with ghosts. Time is always a stamp in nanoseconds, never a count of frames.
+remembered individual. The three are never mixed: feeding remembered things back as if they were seen is what fills
+other systems' maps with ghosts. Time is always a stamp in nanoseconds, never a count of frames.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Observation:
         embeddings: (N, D) float32, unit rows.
         frame_embeddings: (2, D) float32 unit rows, coarse then detailed; (0, D) when the model has none.
         model_id: what made it; observations with different ids are never compared.
-        positions: (N, 3) float32 metres in the optical frame `frame_id`, NaN where depth was unknown; None without depth.
+        positions: (N, 3) float32 metres in the optical frame `frame_id`, NaN where depth was unknown; None without
+            depth.
     """
 
     stamp: int

@@ -35,4 +35,6 @@ def load_model(name: str, *, device: str = 'auto', precision: str = 'auto', thre
     if name == 'nano' or (Path(name) / nano.MANIFEST).is_file():
         folder = nano.WEIGHTS if name == 'nano' else Path(name)
         return Model(*nano.load(folder, device=device, precision=precision, threads=threads))
-    raise UserError(f"model '{name}' is neither 'nano' nor a folder with {nano.MANIFEST}; set parameter 'model' to one of them")
+    raise UserError(
+        f"model '{name}' is neither 'nano' nor a folder with {nano.MANIFEST}; set parameter 'model' to one of them"
+    )
