@@ -70,9 +70,7 @@ class Embedder(LifecycleNode):
         self._inputs = CameraInputs(
             self, self._cameras, self._slots, depth_slop=v.depth_slop, max_frame_age=v.max_frame_age
         )
-        self._worker = Worker(
-            self.pipeline, self._inputs, self._slots, self._publish, self._on_error, v.frame_history
-        )
+        self._worker = Worker(self.pipeline, self._inputs, self._slots, self._publish, self._on_error, v.frame_history)
         self.get_logger().info('listening to ' + ', '.join(c.image_topic for c in self._cameras))
         return super().on_activate(state)
 
