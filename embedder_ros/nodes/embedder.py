@@ -56,8 +56,8 @@ class Embedder(LifecycleNode):
         self._info = self.create_publisher(*wire.MODEL.args)
         self._info.publish(messages.model_info_to_msg(model.embedder.info))
         self._offered = [
-            self.create_service(*wire.EMBED_TEXT.args, self._on_embed_text),
-            self.create_service(*wire.EMBED_REGION.args, self._on_embed_region),
+            wire.offer(self, wire.EMBED_TEXT, self._on_embed_text),
+            wire.offer(self, wire.EMBED_REGION, self._on_embed_region),
         ]
         self.get_logger().info(f'model {model.embedder.info.model_id} is ready')
         return super().on_configure(state)

@@ -50,9 +50,8 @@ class LocalEmbedder:
 class RemoteEmbedder:
     """An embedder node in another process, through `embed_text` and `embed_region`."""
 
-    def __init__(self, node: Any, timeout: float) -> None:
+    def __init__(self, node: Any) -> None:
         self._node = node
-        self._timeout = timeout
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._text = node.create_client(*wire.EMBED_TEXT.args)
         self._region = node.create_client(*wire.EMBED_REGION.args)
@@ -74,9 +73,10 @@ class RemoteEmbedder:
     async def _call(self, client: Any, request: Any) -> Any:
         if not client.service_is_ready():
             raise UserError(f'service {client.srv_name} is not there; start the embedder in the same namespace')
+        timeout = self._node.get_parameter('embed_timeout').value
         future = client.call_async(request)
-        late = UserError(f'service {client.srv_name} did not answer within {self._timeout:g} s; see /diagnostics')
-        timer = self._node.create_timer(self._timeout, lambda: future.set_exception(late), clock=self._clock)
+        late = UserError(f'service {client.srv_name} did not answer within {timeout:g} s; see /diagnostics')
+        timer = self._node.create_timer(timeout, lambda: future.set_exception(late), clock=self._clock)
         try:
             response = await future
         finally:

@@ -34,7 +34,7 @@ class Grounder(LifecycleNode):
         parameters.declare(self, parameters.GROUNDER)
         self.failure = ''
         self.scene: Scene | None = None
-        self._embedder = embedder
+        self._queries = embedder or RemoteEmbedder(self)
         self._active = False
         self._follow: FollowServer | None = None
         self._invalid = 0
@@ -45,9 +45,8 @@ class Grounder(LifecycleNode):
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Offer the services; listening starts at activate."""
         self._values = parameters.read(self, parameters.GROUNDER)
-        self._queries = self._embedder or RemoteEmbedder(self, self._values.embed_timeout)
         self._tracks = self.create_lifecycle_publisher(*wire.TRACKS.args)
-        self._find = self.create_service(*wire.FIND.args, self._on_find)
+        self._find = wire.offer(self, wire.FIND, self._on_find)
         self._follow = FollowServer(self)
         self._subscriptions_in = [
             self.create_subscription(ModelInfo, wire.MODEL.name, self._on_model, wire.STATE_QOS),

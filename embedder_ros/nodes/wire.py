@@ -6,10 +6,12 @@ The nodes create their publishers and services from these, and the README's tabl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -26,6 +28,8 @@ STATE_QOS = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+# A burst of questions waits here instead of being lost; rmw's own default keeps 10.
+SERVICE_QOS = QoSProfile(depth=100, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,17 @@ class Service:
     def args(self) -> tuple[Any, str]:
         """Type and name."""
         return self.type, self.name
+
+
+def offer(node: Any, service: Service, callback: Callable[..., Any]) -> Any:
+    """Offer a service whose callback may be a coroutine.
+
+    While such a callback waits, rclpy holds back all else of its callback group, so that an answer from another node
+    would never be taken: every service is in a group of its own.
+    """
+    return node.create_service(
+        *service.args, callback, qos_profile=SERVICE_QOS, callback_group=ReentrantCallbackGroup()
+    )
 
 
 # Subscribed. Image topics take their names from the parameters.
