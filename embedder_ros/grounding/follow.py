@@ -3,7 +3,8 @@
 
 While the track lives, the track decides. When it has ended, the target is taken up again only where the question
 grounds again *and* the thing looks like the same individual, so that following "the red mug" does not jump to
-another red mug that comes into view.
+another red mug that comes into view. A track that was ever seen beside the target is another thing, whatever it
+looks like. A camera that falls silent hands the target over as one that lost it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from embedder_ros.types import (
     Outcome,
     Track,
     TrackStatus,
+    box_iou,
     unit_rows,
 )
 
@@ -71,13 +73,17 @@ class Follower:
         self._seen = now
         self._looks: FloatArray | None = None
         self._ambiguous = False
+        self._others: set[int] = set()
 
     def on_frame(self, observation: Observation, tracks: list[Track], now: int) -> Candidate | None:
         """The target in this frame; None before it was found and for frames of another camera."""
+        self._set_back(now)
         if self.target is None:
             self._search(observation)
         elif self.target.camera == observation.camera:
             self._stay(observation, tracks)
+        elif self._scene.silent(self.target.camera, now):
+            self.target = replace(self.target, status=TrackStatus.REMOVED)
         if self.target is not None and self.target.status is TrackStatus.REMOVED:
             self._take_up_again(observation)
         if self.target is None or self.target.camera != observation.camera:
@@ -91,12 +97,17 @@ class Follower:
 
     def outcome(self, now: int) -> FollowOutcome | None:
         """Why following has to end now; None to go on."""
+        self._set_back(now)
         if self.target is None and (now - self._begun) / NANOSECONDS > self._find_timeout:
             return FollowOutcome.AMBIGUOUS if self._ambiguous else FollowOutcome.NOT_FOUND
         lost = self.target is not None and (now - self._seen) / NANOSECONDS
         if lost and self._lost_timeout and lost > self._lost_timeout:
             return FollowOutcome.LOST
         return None
+
+    def _set_back(self, now: int) -> None:
+        """A clock that jumped back, as in a bag that loops, must not put the timeouts off until it has caught up."""
+        self._begun, self._seen = min(self._begun, now), min(self._seen, now)
 
     def _search(self, observation: Observation) -> None:
         answer = self._find()
@@ -107,12 +118,14 @@ class Follower:
     def _stay(self, observation: Observation, tracks: list[Track]) -> None:
         assert self.target is not None
         track = next((t for t in tracks if t.track_id == self.target.track_id), None)
+        self._others &= {t.track_id for t in tracks}
         if track is None:
             self.target = replace(self.target, status=TrackStatus.REMOVED)
         elif track.row < 0:
             self.target = replace(self.target, status=track.status)
         else:
             self._see(track, observation)
+            self._others |= {t.track_id for t in tracks if t.row >= 0 and _apart(t.box, track.box)}
 
     def _see(self, track: Track, observation: Observation) -> None:
         assert self.target is not None
@@ -140,6 +153,8 @@ class Follower:
         for candidate in self._find().candidates:
             if not _shown(candidate, observation) or candidate.score < self._scene.calibration.found:
                 continue
+            if candidate.track_id in self._others:
+                continue
             same = self._scene.same(self._looks, observation.embeddings[candidate.row])
             if same >= best_same:
                 best, best_same = candidate, same
@@ -158,3 +173,8 @@ class Follower:
 def _shown(candidate: Candidate, observation: Observation) -> bool:
     """Whether this observation shows it; cameras that are triggered together share their stamps."""
     return (candidate.stamp, candidate.camera) == (observation.stamp, observation.camera)
+
+
+def _apart(a: FloatArray, b: FloatArray) -> bool:
+    """Whether two boxes of one frame cannot be of one thing; a second box on it, or on a part of it, overlaps."""
+    return not box_iou(a[None], b[None]).any()

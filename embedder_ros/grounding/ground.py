@@ -63,21 +63,22 @@ def ground(
         max_candidates: most candidates in the answer.
 
     Raises:
-        UserError: the query's length is not the observations' (another model's vector).
+        UserError: the query's length is not the observations' (another model's vector), or the observations are of
+            several models.
     """
+    _one_model(observations)
     ages = [0.0] * len(observations) if ages is None else ages
     newest = min(ages, default=-1.0)
     fresh = [(o, age) for o, age in zip(observations, ages, strict=True) if age <= max_age]
     if not fresh:
         reason = 'stale_frames' if observations else 'no_frames'
         return Answer(Outcome.NOT_FOUND, reason, threshold=calibration.found, age=newest)
-    ranked = _ranked(query, fresh, calibration, identity)
-    candidates = [_named(c, tracks) for c in _distinct(ranked)]
+    candidates = _distinct(_ranked(query, fresh, calibration, identity))
     outcome, reason, margin = _judge(candidates, calibration)
     return Answer(
         outcome,
         reason,
-        candidates[:max_candidates],
+        _named(candidates[:max_candidates], tracks),
         margin,
         calibration.found,
         frames_searched=len(fresh),
@@ -100,6 +101,12 @@ def match(
     return calibration.same(identity(observation.embeddings) @ identity(query[None])[0])
 
 
+def _one_model(observations: Sequence[Observation]) -> None:
+    models = sorted({o.model_id for o in observations})
+    if len(models) > 1:
+        raise UserError(f'observations of models {" and ".join(models)} cannot be compared: ask about one at a time')
+
+
 def _ranked(
     query: FloatArray, aged: Sequence[tuple[Observation, float]], calibration: Calibration, identity: Identity | None
 ) -> list[Candidate]:
@@ -108,7 +115,7 @@ def _ranked(
         return []
     semantic = np.concatenate([match(query, o, calibration, identity) for o, _ in aged])
     score = semantic * np.concatenate([o.iou for o, _ in aged])
-    best = np.argsort(-score, kind='stable')[:RANKED]
+    best = [i for i in np.argsort(-score, kind='stable')[:RANKED] if np.isfinite(score[i])]  # NaN is sorted last
     return [_candidate(*rows[int(i)], score=float(score[i]), semantic=float(semantic[i])) for i in best]
 
 
@@ -131,12 +138,15 @@ def _candidate(observation: Observation, age: float, row: int, score: float, sem
 
 def _distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
     """The best box of every thing."""
-    kept: list[Candidate] = []
-    for candidate in ranked:
-        rivals = [k.box for k in kept if k.camera == candidate.camera]
-        if not rivals or box_iou(candidate.box[None], np.stack(rivals)).max() < SAME_IOU:
-            kept.append(candidate)
-    return kept
+    if not ranked:
+        return []
+    boxes, cameras = np.stack([c.box for c in ranked]), np.array([c.camera for c in ranked])
+    one_thing = (box_iou(boxes, boxes) >= SAME_IOU) & (cameras[:, None] == cameras[None])
+    kept: list[int] = []
+    for i in range(len(ranked)):
+        if not one_thing[i, kept].any():
+            kept.append(i)
+    return [ranked[i] for i in kept]
 
 
 def _judge(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[Outcome, str, float]:
@@ -157,8 +167,20 @@ def _nested(a: FloatArray, b: FloatArray) -> bool:
     return bool(shared >= NESTED * min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
 
 
-def _named(candidate: Candidate, tracks: Sequence[Track]) -> Candidate:
+def _named(candidates: Sequence[Candidate], tracks: Sequence[Track]) -> list[Candidate]:
+    """Each candidate with its track; with that of the overlapping box where only one box of a thing is tracked."""
+    shown: dict[tuple[str, int], list[Track]] = {}
     for track in tracks:
-        if track.camera == candidate.camera and track.row == candidate.row and track.stamp == candidate.stamp:
-            return replace(candidate, track_id=track.track_id, object_id=track.object_id, status=track.status)
-    return candidate
+        if track.row >= 0:
+            shown.setdefault((track.camera, track.stamp), []).append(track)
+    return [_with_track(c, shown.get((c.camera, c.stamp), [])) for c in candidates]
+
+
+def _with_track(candidate: Candidate, tracks: Sequence[Track]) -> Candidate:
+    track = next((t for t in tracks if t.row == candidate.row), None)
+    if track is None and tracks:
+        overlap = box_iou(candidate.box[None], np.stack([t.box for t in tracks]))[0]
+        track = tracks[int(overlap.argmax())] if overlap.max() >= SAME_IOU else None
+    if track is None:
+        return candidate
+    return replace(candidate, track_id=track.track_id, object_id=track.object_id, status=track.status)

@@ -5,11 +5,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from embedder_ros.grounding.ground import ground, match
+from embedder_ros.grounding.ground import RANKED, ground, match
 from embedder_ros.tracking.tracker import Tracker
-from embedder_ros.types import NANOSECONDS, Answer, Calibration, FloatArray, ModelInfo, Observation, Track, UserError
+from embedder_ros.types import (
+    NANOSECONDS,
+    Answer,
+    Calibration,
+    FloatArray,
+    ModelInfo,
+    Observation,
+    Outcome,
+    Track,
+    UserError,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,11 +30,13 @@ class Question:
         vector: (D,) unit vector of the running model.
         words: the question for people.
         by_identity: the vector is an object's, not a text's: compare individuals, not kinds.
+        track_id: the very track that is meant, 0 when none; it decides among look-alikes while it is in view.
     """
 
     vector: FloatArray
     words: str
     by_identity: bool = False
+    track_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,11 +69,22 @@ class Scene:
         self._trackers: dict[str, Tracker] = {}
 
     def update(self, observation: Observation, now: int) -> list[Track]:
-        """Take one camera's newest observation; return its tracks. Raises UserError for another model's."""
-        if observation.model_id != self.model.model_id:
-            raise UserError(f'observation of model {observation.model_id}, expected {self.model.model_id}')
+        """Take one camera's newest observation; return its tracks. Raises UserError for another model's.
+
+        A repeated stamp keeps the view, whose rows the tracks point at. A clock that jumped back, as in a bag that
+        loops, leaves views from the future, which would stay fresh until it has caught up: they are dropped.
+        """
+        model = self.model
+        if (observation.model_id, observation.dim) != (model.model_id, model.dim):
+            raise UserError(
+                f'observation of model {observation.model_id} with {observation.dim} numbers, '
+                f'expected {model.model_id} with {model.dim}'
+            )
+        self.views = {name: view for name, view in self.views.items() if view.arrival <= now}
         tracks = self._tracker(observation.camera).update(observation)
-        self.views[observation.camera] = View(observation, tracks, now)
+        old = self.views.get(observation.camera)
+        if old is None or old.observation.stamp != observation.stamp:
+            self.views[observation.camera] = View(observation, tracks, now)
         return tracks
 
     def find(
@@ -82,7 +105,7 @@ class Scene:
         if unknown:
             raise UserError(f"no camera '{unknown[0]}'; seen so far: {', '.join(sorted(self.views)) or 'none'}")
         views = [v for name, v in self.views.items() if not cameras or name in cameras]
-        return ground(
+        answer = ground(
             question.vector,
             [v.observation for v in views],
             self.calibration,
@@ -90,8 +113,15 @@ class Scene:
             tracks=[t for v in views for t in v.tracks],
             ages=[max(0, now - v.arrival) / NANOSECONDS for v in views],
             max_age=max_age,
-            max_candidates=max_candidates,
+            max_candidates=RANKED,
         )
+        answer = _meant(answer, question.track_id)
+        return replace(answer, candidates=answer.candidates[:max_candidates])
+
+    def silent(self, camera: str, now: int) -> bool:
+        """Whether the camera has shown nothing new for longer than a track may stay unseen."""
+        view = self.views.get(camera)
+        return view is None or (now - view.arrival) / NANOSECONDS > self._max_lost
 
     def semantic(self, question: Question, observation: Observation) -> FloatArray:
         """How well each object of an observation matches, (N,) in 0..1, without iou."""
@@ -117,3 +147,12 @@ class Scene:
                 camera, ids=self._ids, identity=self.model.identity, max_lost=self._max_lost
             )
         return self._trackers[camera]
+
+
+def _meant(answer: Answer, track_id: int) -> Answer:
+    """The answer with the track that was asked for in front: who names a track does not mean its look-alikes."""
+    own = [c for c in answer.candidates if track_id and c.track_id == track_id]
+    if not own:
+        return answer
+    rest = [c for c in answer.candidates if c.track_id != track_id]
+    return replace(answer, outcome=Outcome.FOUND, reason='found', candidates=own + rest, margin=own[0].score)

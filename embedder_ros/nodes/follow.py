@@ -20,6 +20,7 @@ from embedder_ros.nodes import messages, wire
 from embedder_ros.types import Observation, Track, UserError
 
 FIND_TIMEOUT = 5.0  # what 0 means in the goal
+RIVALS = 100  # candidates among which a lost target is looked for; its twins may fit the words better
 TICK = 0.1  # seconds between looks at deadlines and cancel requests
 
 _MESSAGES = {
@@ -103,7 +104,7 @@ class FollowServer:
         follower = Follower(
             scene,
             question,
-            lambda: self._node.find(question, [c for c in cameras if c in scene.views]),
+            lambda: self._node.find(question, [c for c in cameras if c in scene.views], limit=RIVALS),
             find_timeout=request.find_timeout or FIND_TIMEOUT,
             lost_timeout=request.lost_timeout,
             now=self._node.now,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from embedder_ros.grounding.scene import Question, Scene
@@ -38,8 +39,7 @@ class Grounder(LifecycleNode):
         self._active = False
         self._follow: FollowServer | None = None
         self._invalid = 0
-        self._diagnostics = self.create_publisher(*wire.DIAGNOSTICS.args)
-        self.create_timer(1.0, self._diagnose)
+        self._reporter = diagnostics.Reporter(self, self._diagnose)
 
     @lifecycle.reported
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
@@ -123,7 +123,7 @@ class Grounder(LifecycleNode):
             raise UserError('this version has no object memory: ask by text, track_id or region')
         if query.track_id:
             track = self.ready_scene().track(query.track_id)
-            return Question(track.embedding, f'track {query.track_id}', by_identity=True)
+            return Question(track.embedding, f'track {query.track_id}', by_identity=True, track_id=query.track_id)
         if query.text:
             return Question(await self._queries.text(query.text), query.text)
         return Question(await self._queries.region(region), 'region', by_identity=True)
@@ -194,7 +194,7 @@ class Grounder(LifecycleNode):
             except UserError as error:  # the frame is gone: the answer stands without its picture
                 self.get_logger().info(f'no thumbnail: {error}')
 
-    def _diagnose(self) -> None:
+    def _diagnose(self) -> list[DiagnosticStatus]:
         values = {'skipped messages': self._invalid}
         if self.scene is None:
             level, message = diagnostics.WARN, "waiting for topic 'model' from the embedder"
@@ -203,8 +203,7 @@ class Grounder(LifecycleNode):
             values |= {f'live tracks, {name}': len(view.tracks) for name, view in self.scene.views.items()}
         if self.failure:
             level, message = diagnostics.ERROR, self.failure
-        status = diagnostics.status(f'{self.get_name()}: scene', level, message, values)
-        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), [status]))
+        return [diagnostics.status(self, 'scene', level, message, values)]
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -113,7 +113,8 @@ class Tracker:
         """Take the next frame's observation; return every live track, and those REMOVED by this frame once.
 
         A stamp that goes backwards, or another model, removes all tracks and starts anew (counted as 'restarts'); a
-        repeated stamp changes nothing ('repeated stamps'); rows that are not finite are left out ('bad rows').
+        repeated stamp changes nothing ('repeated stamps'); rows that are not finite or whose box is empty are left out
+        ('bad rows').
         """
         if observation.stamp == self._stamp:
             self.counts['repeated stamps'] += 1
@@ -143,6 +144,7 @@ class Tracker:
 
     def _good_rows(self, observation: Observation) -> tuple[list[int], FloatArray]:
         good = np.isfinite(observation.boxes).all(axis=1) & np.isfinite(observation.embeddings).all(axis=1)
+        good &= (observation.boxes[:, 2:] > observation.boxes[:, :2]).all(axis=1)
         self.counts['bad rows'] += int((~good).sum())
         rows = np.flatnonzero(good)
         return rows.tolist(), self._identity(observation.embeddings[rows])
@@ -184,28 +186,33 @@ class Tracker:
         self, observation: Observation, rows: list[int], looks: FloatArray, matches: dict[int, int]
     ) -> set[int]:
         """Update matched states; return the indices of those that have been unseen for too long."""
-        removed = set()
-        for i, state in enumerate(self._states):
-            if i in matches:
-                self._sight(state, observation, rows[matches[i]], looks[matches[i]])
-            elif (observation.stamp - state.last_stamp) / NANOSECONDS > self._patience(state):
-                removed.add(i)
-        return removed
+        if matches:
+            self._sight(observation, [rows[j] for j in matches.values()], looks[list(matches.values())], list(matches))
+        return {
+            i
+            for i, state in enumerate(self._states)
+            if i not in matches and (observation.stamp - state.last_stamp) / NANOSECONDS > self._patience(state)
+        }
 
     def _patience(self, state: _State) -> float:
         return self._max_lost if state.confirmed else min(self._max_new_lost, self._max_lost)
 
-    def _sight(self, state: _State, observation: Observation, row: int, looks: FloatArray) -> None:
-        box = observation.boxes[row]
-        gap = (observation.stamp - state.last_stamp) / NANOSECONDS
-        velocity = (_centre(box[None]) - _centre(state.box[None]))[0] / gap
-        state.velocity = (1 - VELOCITY_STEP) * state.velocity + VELOCITY_STEP * velocity
-        state.embedding = _blend(state.embedding, observation.embeddings[row])
-        state.looks = _blend(state.looks, looks)
-        state.box, state.place, state.last_stamp = box.copy(), box.copy(), observation.stamp
-        state.iou, state.objectness = float(observation.iou[row]), float(observation.objectness[row])
-        state.sightings += 1
-        state.confirmed |= (state.last_stamp - state.first_stamp) / NANOSECONDS >= self._confirm
+    def _sight(self, observation: Observation, rows: list[int], looks: FloatArray, indices: list[int]) -> None:
+        """Continue the states at `indices` with `rows`; all at once, because a few numpy calls per track add up."""
+        states = [self._states[i] for i in indices]
+        boxes = observation.boxes[rows]
+        gaps = np.array([(observation.stamp - s.last_stamp) / NANOSECONDS for s in states], np.float32)[:, None]
+        steps = (_centre(boxes) - _centre(np.stack([s.box for s in states]))) / gaps
+        velocities = (1 - VELOCITY_STEP) * np.stack([s.velocity for s in states]) + VELOCITY_STEP * steps
+        embeddings = _blend(np.stack([s.embedding for s in states]), observation.embeddings[rows])
+        looks = _blend(np.stack([s.looks for s in states]), looks)
+        for n, (state, row) in enumerate(zip(states, rows, strict=True)):
+            state.box = state.place = boxes[n]
+            state.velocity, state.embedding, state.looks = velocities[n], embeddings[n], looks[n]
+            state.iou, state.objectness = float(observation.iou[row]), float(observation.objectness[row])
+            state.last_stamp = observation.stamp
+            state.sightings += 1
+            state.confirmed |= (state.last_stamp - state.first_stamp) / NANOSECONDS >= self._confirm
 
     def _begin(self, observation: Observation, rows: list[int], looks: FloatArray, taken: set[int]) -> dict[int, int]:
         """A new track for every row that continues none: index of its state -> index into `rows`."""
@@ -263,7 +270,8 @@ def _moved(boxes: FloatArray, step: FloatArray) -> FloatArray:
 
 
 def _distances(a: FloatArray, b: FloatArray) -> FloatArray:
-    return np.linalg.norm(_centre(a)[:, None] - _centre(b)[None], axis=2)
+    x, y = (_centre(a)[:, None] - _centre(b)[None]).transpose(2, 0, 1)
+    return np.sqrt(x * x + y * y)
 
 
 def _shift(places: FloatArray, boxes: FloatArray, alike: NDArray[np.bool_], seen: NDArray[np.bool_]) -> FloatArray:
@@ -274,13 +282,16 @@ def _shift(places: FloatArray, boxes: FloatArray, alike: NDArray[np.bool_], seen
     """
     slack = SHIFT_SLACK * np.sqrt(_area(boxes))
     still = (alike & (_distances(places, boxes) <= slack)).any(axis=0).sum()
+    needed = max(2, seen.sum() / 2, 2 * still + 1)
+    if needed > len(boxes):  # the usual case: the view stands still
+        return np.zeros(2, np.float32)
     i, j = np.nonzero(alike & seen)
     steps = _centre(boxes)[j] - _centre(places)[i]
     near = np.argsort(np.linalg.norm(steps, axis=1), kind='stable')[:SHIFT_PAIRS]
     j, steps = j[near], steps[near]
     agree = np.linalg.norm(steps[:, None] - steps[None], axis=2) <= slack[j]
     votes = (agree.astype(np.float32) @ np.eye(len(boxes), dtype=np.float32)[j] > 0).sum(axis=1)
-    if votes.max(initial=0) < max(2, seen.sum() / 2, 2 * still + 1):
+    if votes.max(initial=0) < needed:
         return np.zeros(2, np.float32)
     return np.median(steps[agree[votes.argmax()]], axis=0)
 
