@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/diagnostics of the embedder: named states with the fix in the text."""
+"""/diagnostics: named states with the fix in the text."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 
+from embedder_ros.nodes import wire
 from embedder_ros.nodes.cameras import Camera, CameraInputs
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -17,17 +19,34 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 STALE = 5.0
 
 
-def status(name: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
-    """One status; values are shown as text."""
+def status(node: Any, what: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
+    """One status, named by the node with its namespace; values are shown as text."""
     pairs = [KeyValue(key=str(k), value=f'{v:.3f}' if isinstance(v, float) else str(v)) for k, v in values.items()]
+    name = f'{node.get_fully_qualified_name().lstrip("/")}: {what}'
     return DiagnosticStatus(level=level, name=name, message=message, hardware_id='', values=pairs)
 
 
-def array(stamp: Any, statuses: Iterable[DiagnosticStatus]) -> DiagnosticArray:
-    """Statuses as published on /diagnostics."""
-    message = DiagnosticArray(status=list(statuses))
-    message.header.stamp = stamp
-    return message
+class Reporter:
+    """Publishes a node's statuses once a second of real time, so that a simulated clock that stands still is told.
+
+    Args:
+        node: whose statuses.
+        statuses: asked once a second.
+    """
+
+    def __init__(self, node: Any, statuses: Callable[[], Iterable[DiagnosticStatus]]) -> None:
+        self._node, self._statuses = node, statuses
+        self._publisher = node.create_publisher(*wire.DIAGNOSTICS.args)
+        node.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _report(self) -> None:
+        now = self._node.get_clock().now()
+        message = DiagnosticArray(status=list(self._statuses()))
+        if not now.nanoseconds:
+            text = 'use_sim_time is set and no /clock arrives: play the bag with --clock, or unset use_sim_time'
+            message.status.append(status(self._node, 'clock', WARN, text, {}))
+        message.header.stamp = now.to_msg()
+        self._publisher.publish(message)
 
 
 class CameraMonitor:
@@ -36,7 +55,7 @@ class CameraMonitor:
     def __init__(self) -> None:
         self._last: dict[str, Counter[str]] = {}
 
-    def look(self, node_name: str, inputs: CameraInputs, camera: Camera, replaced: int) -> DiagnosticStatus:
+    def look(self, node: Any, inputs: CameraInputs, camera: Camera, replaced: int) -> DiagnosticStatus:
         """The camera's state since the last look."""
         counts = Counter(camera.counts, replaced=replaced)
         new = counts - self._last.get(camera.name, Counter())
@@ -45,7 +64,7 @@ class CameraMonitor:
         values = {'topic': camera.image_topic, 'received': counts['received'], 'dropped for a newer frame': replaced}
         values |= {k: v for k, v in counts.items() if k not in ('received', 'replaced')}
         values |= {'stamp age (s)': camera.age, 'last error': camera.last_error or 'none'}
-        return status(f'{node_name}: camera {camera.name}', level, message, values)
+        return status(node, f'camera {camera.name}', level, message, values)
 
     @staticmethod
     def _judge(inputs: CameraInputs, camera: Camera, new: Counter[str]) -> tuple[bytes, str]:
@@ -53,6 +72,11 @@ class CameraMonitor:
             return WARN, waiting(inputs, camera)
         if new['invalid image']:
             return WARN, f'{new["invalid image"]} of {new["received"]} images cannot be used: {camera.last_error}'
+        if new['too old']:
+            return WARN, (
+                f'{new["too old"]} of {new["received"]} images were dropped as older than max_frame_age, the last was '
+                f'{camera.age:.1f} s old. Synchronise the clocks, or raise max_frame_age'
+            )
         if abs(camera.age) > STALE:
             return WARN, (
                 f'stale stamps: images are stamped {camera.age:.0f} s before now. Synchronise the clocks; when '

@@ -38,8 +38,7 @@ class Embedder(LifecycleNode):
         self._slots = Slots()
         self._monitor = diagnostics.CameraMonitor()
         self._latency = float('nan')
-        self._diagnostics = self.create_publisher(*wire.DIAGNOSTICS.args)
-        self.create_timer(1.0, self._diagnose)
+        self._reporter = diagnostics.Reporter(self, self._diagnose)
 
     @lifecycle.reported
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
@@ -129,7 +128,7 @@ class Embedder(LifecycleNode):
 
     def _on_error(self, text: str) -> None:
         if self.context.ok():  # what fails because the process is being ended is no error
-            self.get_logger().error(f'batch of frames skipped: {text}')
+            self.get_logger().error(text, throttle_duration_sec=10.0)
 
     def _publish(self, frames: Sequence[Frame], observations: Sequence[Observation]) -> None:
         for observation in observations:
@@ -156,29 +155,30 @@ class Embedder(LifecycleNode):
             return response
         return messages.fill_embed_region(response, frame, observation, request.thumbnail)
 
-    def _diagnose(self) -> None:
+    def _diagnose(self) -> list[DiagnosticStatus]:
         statuses = [self._model_status()]
         if self._worker is not None:
             statuses += [
-                self._monitor.look(self.get_name(), self._inputs, camera, self._slots.replaced[camera.name])
+                self._monitor.look(self, self._inputs, camera, self._slots.replaced[camera.name])
                 for camera in self._cameras
             ]
-        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), statuses))
+        return statuses
 
     def _model_status(self) -> DiagnosticStatus:
-        name = f'{self.get_name()}: model'
         if self.pipeline is None:
             level = diagnostics.ERROR if self.failure else diagnostics.WARN
-            return diagnostics.status(name, level, self.failure or 'not configured', {})
+            return diagnostics.status(self, 'model', level, self.failure or 'not configured', {})
         values: dict[str, Any] = {'model_id': self.pipeline.embedder.info.model_id}
         worker = self._worker
         if worker is None:
-            return diagnostics.status(name, diagnostics.OK, 'loaded, not active', values)
+            return diagnostics.status(self, 'model', diagnostics.OK, 'loaded, not active', values)
         seconds = list(worker.seconds)
         values |= {'frames': worker.frames, 'failed batches': worker.errors, 'stamp to publish (s)': self._latency}
         values |= {'processing (s)': sum(seconds) / len(seconds)} if seconds else {}
-        level = diagnostics.WARN if worker.errors else diagnostics.OK
-        return diagnostics.status(name, level, 'running' if seconds else 'waiting for image', values)
+        if worker.errors:
+            message = f'{worker.errors} batches failed, the last with {worker.last_error}; see the log'
+            return diagnostics.status(self, 'model', diagnostics.WARN, message, values)
+        return diagnostics.status(self, 'model', diagnostics.OK, 'running' if seconds else 'waiting for image', values)
 
 
 def main(args: Sequence[str] | None = None) -> None:

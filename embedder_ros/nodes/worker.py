@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from rclpy.task import Future
 from embedder_ros.nodes.cameras import CameraInputs
 from embedder_ros.nodes.slots import Slots
 from embedder_ros.pipeline import Pipeline
-from embedder_ros.types import Frame, Observation
+from embedder_ros.types import Frame, Observation, UserError
 
 RECENT = 50  # batches whose processing time is averaged
 
@@ -48,6 +49,7 @@ class Worker:
         self._history: dict[str, deque[Frame]] = {name: deque(maxlen=history) for name in inputs.cameras}
         self.frames = 0
         self.errors = 0
+        self.last_error = ''
         self.seconds: deque[float] = deque(maxlen=RECENT)
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
         self._thread.start()
@@ -73,8 +75,11 @@ class Worker:
         def run() -> None:
             try:
                 future.set_result(job())
-            except Exception as error:  # handed to the caller, who knows what was asked
+            except UserError as error:
                 future.set_exception(error)
+            except Exception as error:
+                self._failed('job')
+                future.set_exception(UserError(f'the model failed with {type(error).__name__}: {error}; see the log'))
 
         self._slots.submit(run)
         return future
@@ -86,11 +91,16 @@ class Worker:
                 job()
             try:
                 self._batch(messages)
-            except Exception as error:
+            except Exception:
                 self.errors += 1
-                self._on_error(f'{type(error).__name__}: {error}')
+                self._failed('batch of frames')
         for job in self._slots.take()[0]:
             job()
+
+    def _failed(self, what: str) -> None:
+        text = traceback.format_exc()
+        self.last_error = text.strip().splitlines()[-1]
+        self._on_error(f'{what} skipped: {text}')
 
     def _batch(self, messages: dict[str, Any]) -> None:
         begin = time.perf_counter()
