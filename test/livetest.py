@@ -104,7 +104,8 @@ class Robot:
             self._executor.spin()
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        self._statuses.update({status.name: status for status in msg.status})
+        ours = f'{self.namespace.lstrip("/")}/'
+        self._statuses.update({s.name.removeprefix(ours): s for s in msg.status if s.name.startswith(ours)})
 
     def start(
         self,
@@ -169,7 +170,7 @@ class Robot:
         return self.until(answer, f'"{text}" to be found')
 
     def status(self, name: str, message: str = '') -> DiagnosticStatus:
-        """The diagnostic status of that name, once its message contains `message`."""
+        """The diagnostic status of that name in our namespace, once its message contains `message`."""
 
         def told() -> DiagnosticStatus | None:
             status = self._statuses.get(name)

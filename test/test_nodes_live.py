@@ -89,27 +89,25 @@ def test_each_camera_has_its_own_tracks(perception: Robot) -> None:
         perception.camera('rear/image/compressed', picture(red=RED, blue=GREEN)),
     ):
         last = perception.until(lambda: _settled(tracks, {'front': 2, 'rear': 2}), 'two tracks in each camera')
-        ids = {camera: set(last[camera].track_ids) for camera in last}
-        assert not ids['front'] & ids['rear']
-        red = next(i for i, box in _boxes(last['front']) if box == RED)
+        ids = {camera: _tracked(last[camera]) for camera in last}
+        assert not set(ids['front'].values()) & set(ids['rear'].values())
         front.image = picture(green=GREEN)
         lost = perception.until(lambda: _settled(tracks, {'front': 1, 'rear': 2}), 'one track lost')['front']
-    status = dict(zip(lost.track_ids, lost.status, strict=True))
-    unseen = dict(zip(lost.track_ids, lost.unseen, strict=True))
-    assert set(status) == ids['front'] and status[red] == Tracks.LOST and unseen[red] > 0
-    assert unseen[next(i for i in status if i != red)] == 0
+    assert _tracked(lost) == {GREEN: ids['front'][GREEN]}, 'the other track is not what it was'
+    rows = {i: (status, unseen > 0) for i, status, unseen in zip(lost.track_ids, lost.status, lost.unseen, strict=True)}
+    assert rows[ids['front'][RED]] == (Tracks.LOST, True) and rows[ids['front'][GREEN]] == (Tracks.TRACKED, False)
 
 
 def _settled(tracks: list[Tracks], seen: dict[str, int]) -> dict[str, Tracks] | None:
     """The newest tracks of each camera once this many are TRACKED."""
     newest = {m.camera: m for m in list(tracks)}
-    counts = {camera: list(m.status).count(Tracks.TRACKED) for camera, m in newest.items()}
-    return newest if counts == seen else None
+    return newest if {camera: len(_tracked(m)) for camera, m in newest.items()} == seen else None
 
 
-def _boxes(tracks: Tracks) -> list[tuple[int, tuple[float, ...]]]:
-    boxes = np.array(tracks.boxes).reshape(-1, 4)
-    return [(i, tuple(box)) for i, box in zip(tracks.track_ids, boxes.tolist(), strict=True)]
+def _tracked(tracks: Tracks) -> dict[tuple[float, ...], int]:
+    """Track ids by box."""
+    rows = zip(tracks.track_ids, tracks.status, np.array(tracks.boxes).reshape(-1, 4).tolist(), strict=True)
+    return {tuple(box): i for i, status, box in rows if status == Tracks.TRACKED}
 
 
 @pytest.mark.parametrize('known', [True, False])
