@@ -168,19 +168,7 @@ def _nested(a: FloatArray, b: FloatArray) -> bool:
 
 
 def _named(candidates: Sequence[Candidate], tracks: Sequence[Track]) -> list[Candidate]:
-    """Each candidate with its track; with that of the overlapping box where only one box of a thing is tracked."""
-    shown: dict[tuple[str, int], list[Track]] = {}
-    for track in tracks:
-        if track.row >= 0:
-            shown.setdefault((track.camera, track.stamp), []).append(track)
-    return [_with_track(c, shown.get((c.camera, c.stamp), [])) for c in candidates]
-
-
-def _with_track(candidate: Candidate, tracks: Sequence[Track]) -> Candidate:
-    track = next((t for t in tracks if t.row == candidate.row), None)
-    if track is None and tracks:
-        overlap = box_iou(candidate.box[None], np.stack([t.box for t in tracks]))[0]
-        track = tracks[int(overlap.argmax())] if overlap.max() >= SAME_IOU else None
-    if track is None:
-        return candidate
-    return replace(candidate, track_id=track.track_id, object_id=track.object_id, status=track.status)
+    """Each candidate with its track, if it has one."""
+    shown = {(t.camera, t.stamp, t.row): t for t in tracks}
+    found = [(c, shown.get((c.camera, c.stamp, c.row))) for c in candidates]
+    return [replace(c, track_id=t.track_id, object_id=t.object_id, status=t.status) if t else c for c, t in found]
