@@ -45,7 +45,7 @@ wanted() {
 # pip's many lines as one that counts; all of them when something goes wrong.
 pip() {
   local log=.venv/pip.log total
-  total=$(grep -c '^[^#]' scripts/requirements.txt)
+  total=$(grep -o '^[A-Za-z][^=]*' scripts/requirements.txt | sort -u | wc -l)
   .venv/bin/python -m pip --disable-pip-version-check install "$@" 2>&1 | tee $log |
     awk -v total="$total" '/^Collecting|^Requirement already/ { n++; if (n % 10 == 0) printf "    %d of about %d\n", n, total }
       /^Installing collected/ { print "    installing" } { fflush() }' >&2 || { tail -n 40 $log >&2; return 1; }
