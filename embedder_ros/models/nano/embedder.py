@@ -23,6 +23,10 @@ from embedder_ros.models.nano.query import QueryEncoder
 from embedder_ros.models.nano.text import LastUsed, checked
 from embedder_ros.types import Boxes, FloatArray, Frame, ModelInfo, Observation, UserError, unit_rows
 
+# Share of the whole image beside the mean of its objects in the detailed frame embedding. Measured: less of it tells
+# less well which frame shows a thing.
+WHOLE = 3.0
+
 
 class NanoEmbedder:
     """The image networks, the trained head and the text tower.
@@ -92,7 +96,7 @@ class NanoEmbedder:
         out = self._head.run({name: getattr(regions, name) for name in regions.__slots__})
         rows = unit_rows(out['embedding'])
         objects, iou = rows[:-1], out['iou'][:-1]
-        detailed = unit_rows(iou @ objects) if len(objects) else rows[-1]
+        detailed = unit_rows(WHOLE * rows[-1] + unit_rows(iou @ objects)) if len(objects) else rows[-1]
         return Observation(
             frame.stamp, frame.camera, frame.frame_id, frame.width, frame.height,
             boxes.xyxy, boxes.objectness, iou, objects, np.stack([rows[-1], detailed]), self._info.model_id,
