@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from embedder_ros import images
@@ -62,8 +64,16 @@ def configured_cameras(node: Any, values: Any) -> list[Camera]:
         raise UserError(
             f'{len(names)} cameras, {len(topics)} image_topics, {len(depths)} depth_topics; give one topic per camera'
         )
-    resolve = node.resolve_topic_name
+    resolve = partial(_resolved, node)
     return [Camera(n, resolve(t), resolve(d) if d else '') for n, t, d in zip(names, topics, depths, strict=True)]
+
+
+def _resolved(node: Any, topic: str) -> str:
+    try:
+        validate_topic_name(topic)
+    except InvalidTopicNameException as error:
+        raise UserError(f"'{topic}' among image_topics and depth_topics is no topic name: {error}") from None
+    return node.resolve_topic_name(topic)
 
 
 class CameraInputs:

@@ -96,6 +96,8 @@ def waiting(inputs: CameraInputs, camera: Camera) -> str:
             f'{camera.image_topic} carries {", ".join(types)}, not {expected}. Compressed topics are recognised by a '
             "name that ends in '/compressed'"
         )
+    if camera.counts['received']:
+        return f'{camera.image_topic}: no image in the last second, {camera.counts["received"]} before'
     return (
         f'{camera.image_topic} is published but no image arrives. Images larger than the shared-memory segment are '
         'lost: set FASTDDS_DEFAULT_PROFILES_FILE to share/embedder_ros/config/fastdds.xml for this node and the camera'

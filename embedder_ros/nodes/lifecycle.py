@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import functools
+import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import rclpy
@@ -46,6 +48,7 @@ def autostart(node: LifecycleNode) -> None:
 
 def run(make_nodes: Callable[[], Sequence[Any]], args: Sequence[str] | None = None) -> None:
     """Spin nodes until SIGINT or shutdown, then stop their threads and destroy them."""
+    interrupt = _Interrupt()
     rclpy.init(args=args)
     nodes: Sequence[Any] = ()
     try:
@@ -54,11 +57,38 @@ def run(make_nodes: Callable[[], Sequence[Any]], args: Sequence[str] | None = No
         for node in nodes:
             executor.add_node(node)
             autostart(node)
-        executor.spin()
+        with interrupt.left_to_rclpy():
+            executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():  # what fails because the process is being ended is no error
+            raise
     finally:
         for node in reversed(nodes):
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+class _Interrupt:
+    """SIGINT while rclpy spins only shuts its context down, which ends the spinning.
+
+    Python's KeyboardInterrupt beside it may come up inside rclpy's C++, where it turns into a SystemError.
+    """
+
+    def __init__(self) -> None:
+        self._left = False
+        signal.signal(signal.SIGINT, self._on_sigint)  # before rclpy's own handler, which calls this one
+
+    def _on_sigint(self, number: int, frame: Any) -> None:
+        if not self._left:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def left_to_rclpy(self) -> Iterator[None]:
+        self._left = True
+        try:
+            yield
+        finally:
+            self._left = False
