@@ -73,13 +73,12 @@ def main() -> None:
 def chosen(source: str, args: argparse.Namespace) -> list[Sample]:
     """Frames spread evenly over a source, whole groups of views where it has them."""
     every = list(samples(source, args.photos, args.classes))
-    if every and every[0].group:
-        groups = sorted({s.group for s in every})
-        per_group = len(every) / len(groups)
-        kept = set(groups[:: max(1, round(len(every) / args.frames))][: round(args.frames / per_group)])
+    groups = sorted({s.group for s in every})
+    if len(groups) > 1:
+        wanted = max(1, round(args.frames * len(groups) / len(every)))
+        kept = set(groups[:: max(1, len(groups) // wanted)][:wanted])
         return [s for s in every if s.group in kept]
-    step = max(1, len(every) // args.frames)
-    return every[::step][: args.frames]
+    return every[:: max(1, len(every) // args.frames)][: args.frames]
 
 
 def ask(model: Model, sample: Sample) -> list[Question]:
@@ -159,8 +158,8 @@ def pairs(questions: Sequence[Question]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def image_pairs(questions: Sequence[Question]) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of detailed frame embeddings with queries and whether the frame shows the thing."""
-    cosine = np.array([q.observation.frame_embeddings[-1] @ q.query for q in questions])
+    """Cosines of coarse frame embeddings with queries and whether the frame shows the thing."""
+    cosine = np.array([q.observation.frame_embeddings[0] @ q.query for q in questions])
     return cosine, np.array([len(q.boxes) > 0 for q in questions])
 
 

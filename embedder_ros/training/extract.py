@@ -3,7 +3,7 @@
 
     python -m embedder_ros.training.extract --weights WEIGHTS --source render:FOLDER --out OUT
 
-Sources: render:FOLDER, kitchen:FOLDER, kitchen-held:FOLDER, mosaic:COUNT:SEED and
+Sources: render:FOLDER, bag:FOLDER, kitchen:FOLDER, kitchen-held:FOLDER, mosaic:COUNT:SEED and
 mosaic-held:COUNT:SEED (these need --photos and --classes).
 One .npz and .json a frame; frames already there are skipped, so a stopped run continues.
 """
@@ -19,13 +19,13 @@ import numpy as np
 from tqdm import tqdm
 
 from embedder_ros.models.nano.image import Encoded, ImageEncoder
-from embedder_ros.models.nano.proposer import distinct
-from embedder_ros.training.photos import Sample, Thing, class_names, kitchen, mosaics, rendered, single_things
+from embedder_ros.models.nano.proposer import NanoProposer, distinct
+from embedder_ros.training.photos import Sample, Thing, class_names, kitchen, mosaics, recorded, rendered, single_things
 from embedder_ros.types import FloatArray, Frame, box_iou
 
-BOXES = 72  # most boxes kept per frame
-DETECTED = 20  # of the detector's own boxes
-JITTER = (0.07, 0.18)  # relative noise of the copies of each labelled box
+BOXES = 84  # most boxes kept per frame
+PROPOSED = 32  # of the model's own boxes
+JITTER = (0.04, 0.25)  # range of the relative noise of the copy of each labelled box
 SURE = 0.45  # detector score that makes its box and class a label
 STRAY = 6  # boxes at random
 
@@ -44,11 +44,13 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     encoder = ImageEncoder(args.weights, device='cpu', threads=2)
+    has_head = (args.weights / 'proposals.onnx').exists()
+    proposer = NanoProposer(args.weights, device='cpu', threads=2) if has_head else None
     coco = class_names(args.coco) if args.coco else []
     args.out.mkdir(parents=True, exist_ok=True)
     for sample in tqdm(samples(args.source, args.photos, args.classes), desc=args.source):
         if not (args.out / f'{sample.key}.json').exists():
-            keep(sample, encoder, args.out, coco=coco, maps=args.maps)
+            keep(sample, encoder, proposer, args.out, coco=coco, maps=args.maps)
 
 
 def samples(source: str, photos: Path | None, classes: Path | None) -> Iterator[Sample]:
@@ -56,6 +58,8 @@ def samples(source: str, photos: Path | None, classes: Path | None) -> Iterator[
     kind, _, rest = source.partition(':')
     if kind == 'render':
         return rendered(Path(rest))
+    if kind == 'bag':
+        return recorded(Path(rest))
     if kind in ('kitchen', 'kitchen-held'):
         return kitchen(Path(rest), held_back=kind == 'kitchen-held')
     if kind in ('mosaic', 'mosaic-held') and photos and classes:
@@ -65,7 +69,15 @@ def samples(source: str, photos: Path | None, classes: Path | None) -> Iterator[
     raise SystemExit(f'unknown source {source}, or --photos and --classes are missing')
 
 
-def keep(sample: Sample, encoder: ImageEncoder, out: Path, *, coco: list[tuple[str, ...]], maps: bool) -> None:
+def keep(
+    sample: Sample,
+    encoder: ImageEncoder,
+    proposer: NanoProposer | None,
+    out: Path,
+    *,
+    coco: list[tuple[str, ...]],
+    maps: bool,
+) -> None:
     """Write one frame's regions, and its labels last, so that a label file means the frame is whole."""
     encoded = encoder.encode(Frame(sample.image, 0, ''))
     if coco and not sample.group:
@@ -73,7 +85,7 @@ def keep(sample: Sample, encoder: ImageEncoder, out: Path, *, coco: list[tuple[s
     truth = np.array([t.box for t in sample.things], np.float32).reshape(-1, 4) * np.tile(encoded.scale, 2)
     truth = _clipped(truth, encoded)
     rng = np.random.default_rng(abs(hash_of(sample.key)))
-    boxes = candidate_boxes(truth, encoded, rng)
+    boxes = candidate_boxes(truth, proposed(encoded, proposer), encoded, rng)
     regions = encoder.read(encoded, boxes)
     arrays = {name: getattr(regions, name).astype(np.float16) for name in regions.__slots__}
     arrays |= {f'map_{n}': encoded.maps[n].astype(np.float16) for n in ('s8', 's16', 's32') if maps}
@@ -87,7 +99,7 @@ def keep(sample: Sample, encoder: ImageEncoder, out: Path, *, coco: list[tuple[s
 def taught(sample: Sample, encoded: Encoded, coco: list[tuple[str, ...]]) -> None:
     """Add what the detector is sure of on a photo: its name to the thing labelled there, or a new thing."""
     scores = encoded.scores.max(axis=1)
-    rows = distinct(encoded.boxes, scores, DETECTED)
+    rows = distinct(encoded.boxes, scores, PROPOSED)
     for row in rows[scores[rows] > SURE]:
         box, name = encoded.boxes[row] / np.tile(encoded.scale, 2), coco[int(encoded.scores[row].argmax())][0]
         overlap = box_iou(box[None], np.array([t.box for t in sample.things], np.float32))[0]
@@ -97,14 +109,20 @@ def taught(sample: Sample, encoded: Encoded, coco: list[tuple[str, ...]]) -> Non
             sample.things[int(overlap.argmax())].names += (name,)
 
 
-def candidate_boxes(truth: FloatArray, encoded: Encoded, rng: np.random.Generator) -> FloatArray:
-    """The labelled boxes, then shaken copies, the detector's boxes and stray ones; at most BOXES."""
+def proposed(encoded: Encoded, proposer: NanoProposer | None) -> FloatArray:
+    """The boxes the model itself would choose; before there is a proposal head, the detector's."""
+    boxes, scores = proposer.candidates(encoded) if proposer else (encoded.boxes, encoded.scores.max(axis=1))
+    return boxes[distinct(boxes, scores, PROPOSED)]
+
+
+def candidate_boxes(truth: FloatArray, proposed: FloatArray, encoded: Encoded, rng: np.random.Generator) -> FloatArray:
+    """The labelled boxes, then proposed and stray ones and shaken copies; at most BOXES."""
     low, size = truth[:, :2], truth[:, 2:] - truth[:, :2]
-    shaken = [np.concatenate([low, low + size], 1) + rng.normal(0, s, truth.shape) * np.tile(size, 2) for s in JITTER]
-    rows = distinct(encoded.boxes, encoded.scores.max(axis=1), DETECTED)
+    noise = np.exp(rng.uniform(*np.log(JITTER), (len(truth), 1)))
+    shaken = np.concatenate([low, low + size], 1) + rng.normal(0, 1, truth.shape) * noise * np.tile(size, 2)
     sides = np.exp(rng.uniform(np.log(20), np.log(260), (STRAY, 2)))
     start = rng.uniform(0, 1, (STRAY, 2)) * (encoded.whole[0, 2:] - np.minimum(sides, encoded.whole[0, 2:] - 1))
-    others = np.concatenate([encoded.boxes[rows], np.concatenate([start, start + sides], 1), *shaken])
+    others = np.concatenate([proposed, np.concatenate([start, start + sides], 1), shaken])
     if len(truth) + len(others) > BOXES:
         others = others[rng.permutation(len(others))[: max(0, BOXES - len(truth))]]
     return _clipped(np.concatenate([truth, others]).astype(np.float32), encoded)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +31,7 @@ GROCERIES = {
     'Soyghurt': ('yogurt', 'carton'), 'Sour-Cream': ('sour cream', 'carton'),
     'Sour-Milk': ('sour milk', 'milk carton', 'carton'),
 }  # fmt: skip
+SEEN = 0.12  # share of a rendered thing's outline that must be visible for its label to count
 HELD_BACK = 'carlos'  # the person whose kitchen frames are never trained on
 
 
@@ -74,19 +76,27 @@ def read_image(path: Path) -> np.ndarray:
 def rendered(folder: Path) -> Iterator[Sample]:
     """Frames of `python -m embedder_ros.training.scenes.dataset`."""
     for frame in json.loads((folder / 'annotations.json').read_text())['frames']:
-        things = [
-            Thing(
-                np.array(o['box'], np.float32),
-                (o['name'], *o['synonyms']),
-                tuple(o['colours']),
-                f'{folder.name}/{frame["scene"]}/{o["instance"]}',
-                o['part_of'] is not None,
-            )  # fmt: skip
-            for o in frame['objects']
-            if o['visible'] > 0.25
-        ]
+        scene = f'{folder.name}/{frame["scene"]}'
+        things = [_rendered_thing(o, scene) for o in frame['objects'] if o['visible'] > SEEN]
         key = f'{folder.name}_{Path(frame["file"]).stem}'
-        yield Sample(key, read_image(folder / frame['file']), things, group=f'{folder.name}/{frame["scene"]}')
+        yield Sample(key, read_image(folder / frame['file']), things, group=scene)
+
+
+def recorded(bag: Path) -> Iterator[Sample]:
+    """Frames of a bag whose truth lies beside it as NAME_truth.json (test/sample)."""
+    from embedder_ros.bags.source import open_source
+
+    truth = json.loads(bag.with_name(f'{bag.name}_truth.json').read_text())
+    things = {frame['stamp']: [_rendered_thing(o, bag.name) for o in frame['objects']] for frame in truth['frames']}
+    for frame in open_source(bag).frames():
+        if frame.stamp in things:
+            yield Sample(f'{bag.name}_{frame.stamp}', frame.image, things[frame.stamp], group=bag.name)
+
+
+def _rendered_thing(entry: dict[str, Any], scene: str) -> Thing:
+    names = (entry['name'], *entry['synonyms'])
+    box = np.array(entry['box'], np.float32)
+    return Thing(box, names, tuple(entry['colours']), f'{scene}/{entry["instance"]}', entry['part_of'] is not None)
 
 
 def kitchen(folder: Path, *, held_back: bool) -> Iterator[Sample]:

@@ -31,9 +31,9 @@ from embedder_ros.training.photos import class_names
 from embedder_ros.training.phrases import Asked, Bank, ask, truth
 
 INPUTS = ('features', 'pooled', 'classes', 'coco', 'look', 'geometry')
-ROWS = 30  # boxes of one frame in a step
+ROWS = 28  # boxes of one frame in a step
 TRUE_ROWS = 14  # of them labelled ones
-PAIRS, SINGLES = 5, 7  # groups seen from two views, and frames alone, in a step
+PAIRS, SINGLES = 4, 10  # groups seen from two views, and frames alone, in a step
 IS_OBJECT, IS_BACKGROUND = 0.55, 0.25  # IoU with a labelled box; between the two nothing is said
 UNKNOWN_WORD = 0.3  # share of phrases whose learned part is switched off, as for words never trained on
 FADED = 0.15
@@ -73,13 +73,14 @@ def main() -> None:
     parser.add_argument('--classes', type=Path, required=True)
     parser.add_argument('--coco', type=Path, required=True)
     parser.add_argument('--steps', type=int, default=700)
+    parser.add_argument('--start', type=Path, help='continue from head.pt and texts.pt in this folder')
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(2)
     examples = [load(path) for folder in args.data for path in tqdm(sorted(folder.glob('*.json')), desc=str(folder))]
     bank = Bank(args.vocabulary, class_names(args.classes) + class_names(args.coco), args.out / 'phrases.npz')
-    head, texts = fit(examples, bank, args.steps)
+    head, texts = fit(examples, bank, args.steps, args.start)
     bank.save()
     torch.save(head.state_dict(), args.out / 'head.pt')
     torch.save(texts.state_dict(), args.out / 'texts.pt')
@@ -106,10 +107,13 @@ def often(examples: list[Example]) -> list[str]:
     return sorted(n for n, count in counts.items() if count >= OFTEN)
 
 
-def fit(examples: list[Example], bank: Bank, steps: int) -> tuple[Head, Texts]:
-    """Train both sides for `steps` steps."""
+def fit(examples: list[Example], bank: Bank, steps: int, start: Path | None = None) -> tuple[Head, Texts]:
+    """Train both sides for `steps` steps, from nothing or from another run's files."""
     head, texts = Head(), Texts(int(bank.class_rows.max()) + 1)
     start_from_names(head, texts, bank)
+    if start:
+        head.load_state_dict(torch.load(start / 'head.pt'))
+        texts.load_state_dict(torch.load(start / 'texts.pt'))
     groups: dict[str, list[Example]] = {}
     for example in examples:
         if example.group:
@@ -210,7 +214,8 @@ def step_losses(
     right, worth = targets(asked, batch.examples, frame, iou, owner, bank)
     logits = score(head, texts, objects, query, fade)
     losses = matching(logits, right, worth, torch.from_numpy(iou))
-    losses['iou'] = 2.0 * iou_loss(objects['iou'], torch.from_numpy(iou))
+    measured = has_true_box(batch.examples, frame, iou)
+    losses['iou'] = 2.0 * iou_loss(objects['iou'][measured], torch.from_numpy(iou)[measured])
     losses['individual'] = individual(objects['individual'], batch.examples, frame, iou, owner)
     wholes = {name: value[:, -1] for name, value in parts.items()}
     losses['image'] = 0.25 * image_loss(score(head, texts, wholes, query, fade), asked, batch.examples)
@@ -278,10 +283,16 @@ def _mean_over_positives(value: Tensor, positive: Tensor, axis: int) -> Tensor:
     return mean[count > 0].mean() if bool((count > 0).any()) else value.sum() * 0
 
 
+def has_true_box(examples: list[Example], frame: np.ndarray, iou: np.ndarray) -> Tensor:
+    """Rows (R,) whose IoU is known: all where everything is labelled, else those on a labelled box."""
+    known = [examples[f].complete or i > 0.3 for f, i in zip(frame, iou, strict=True)]
+    return torch.tensor(known)
+
+
 def iou_loss(logit: Tensor, iou: Tensor) -> Tensor:
     """Cross entropy with the true IoU as soft target, weighted by how far off the prediction is."""
     error = F.binary_cross_entropy_with_logits(logit, iou, reduction='none')
-    return 2 * ((torch.sigmoid(logit) - iou).abs() * error).mean()
+    return 2 * ((torch.sigmoid(logit) - iou).abs() * error).sum() / max(1, len(iou))
 
 
 def individual(rows: Tensor, examples: list[Example], frame: np.ndarray, iou: np.ndarray, owner: np.ndarray) -> Tensor:

@@ -24,7 +24,7 @@ from embedder_ros.training.network import Proposals
 STRIDES = (8, 16, 32)
 # Longest side of the boxes each level answers for, pixels; the ranges overlap so that no size falls between two.
 RANGES = ((0, 96), (48, 260), (180, 1e9))
-BATCH = 12
+BATCH = 8
 
 
 def main() -> None:
@@ -32,13 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, nargs='+', required=True)
     parser.add_argument('--steps', type=int, default=600)
+    parser.add_argument('--start', type=Path, help='continue from proposals.pt in this folder')
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(2)
     labels = [path for folder in args.data for path in sorted(folder.glob('*.json'))]
     frames = [f for f in (load(path) for path in tqdm(labels, desc='frames')) if f is not None]
-    network = fit(frames, args.steps)
+    network = fit(frames, args.steps, args.start)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), args.out / 'proposals.pt')
 
@@ -52,9 +53,11 @@ def load(label: Path) -> tuple[list[np.ndarray], np.ndarray, bool] | None:
         return maps, stored['truth'], json.loads(label.read_text())['complete']
 
 
-def fit(frames: list[tuple[list[np.ndarray], np.ndarray, bool]], steps: int) -> Proposals:
-    """Train for `steps` steps."""
+def fit(frames: list[tuple[list[np.ndarray], np.ndarray, bool]], steps: int, start: Path | None = None) -> Proposals:
+    """Train for `steps` steps, from nothing or from another run's file."""
     network, rng = Proposals(), np.random.default_rng(0)
+    if start:
+        network.load_state_dict(torch.load(start / 'proposals.pt'))
     optimiser = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
     network.train()

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe that makes nano's weights, on four drawn frames: extract, train two steps, export, load, and torch agrees.
+
+Needs the `train` extra; CI does not install torch, so these are skipped there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+pytest.importorskip('onnx')
+
+from embedder_ros.models.nano import WEIGHTS  # noqa: E402
+from embedder_ros.models.nano.colour import COLOURS, PALETTE  # noqa: E402
+from embedder_ros.models.nano.image import ImageEncoder  # noqa: E402
+from embedder_ros.models.registry import load_model  # noqa: E402
+from embedder_ros.pipeline import Pipeline  # noqa: E402
+from embedder_ros.training import export, extract, train, train_proposals  # noqa: E402
+from embedder_ros.training.network import Proposals  # noqa: E402
+from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
+from embedder_ros.training.photos import Sample, Thing  # noqa: E402
+from embedder_ros.types import Frame  # noqa: E402
+
+FROZEN = ('backbone.onnx', 'detector.onnx', 'regions.onnx', 'vocab.txt')
+
+
+def drawn(number: int) -> Sample:
+    """Two coloured blocks that swap places between views of one group."""
+    image = np.full((480, 640, 3), 120, np.uint8)
+    things = []
+    for index, colour in enumerate(COLOURS[2 * (number // 2) :][:2]):
+        x, y = 80 + 260 * ((index + number) % 2), 150
+        image[y : y + 140, x : x + 160] = PALETTE[colour][0]
+        box = np.array([x, y, x + 160, y + 140], np.float32)
+        things.append(Thing(box, ('block', 'cube'), (colour,), f'{number // 2}/{colour}'))
+    return Sample(f'drawn{number}', image, things, group=f'group{number // 2}')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('data')
+    encoder = ImageEncoder(WEIGHTS, device='cpu', threads=2)
+    for number in range(4):
+        extract.keep(drawn(number), encoder, None, folder, coco=[], maps=True)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    classes = [(f'class {n}',) for n in range(1080)]
+    return Bank(WEIGHTS / 'vocab.txt', classes, tmp_path_factory.mktemp('bank') / 'phrases.npz')
+
+
+@pytest.fixture(scope='module')
+def trained(data: Path, bank: Bank) -> tuple[object, object, list[train.Example]]:
+    torch.manual_seed(0)
+    examples = [train.load(path) for path in sorted(data.glob('*.json'))]
+    return *train.fit(examples, bank, 2), examples
+
+
+def test_a_phrase_is_true_of_what_it_names(bank: Bank) -> None:
+    thing = {'names': ['mug', 'cup'], 'colours': ['red']}
+    asked = [Asked('', 'mug'), Asked('red', 'cup'), Asked('blue', 'mug'), Asked('', 'banana'), Asked('red', 'object')]
+    right, worth = truth(asked, thing, bank)
+    assert right.tolist() == [1, 1, 0, 0, 1]
+    assert worth.all()
+    unlabelled = truth(asked, thing | {'colours': []}, bank)[1]
+    assert unlabelled.tolist() == [1, 0, 0, 1, 0]
+
+
+def test_exported_model_loads_and_sees(trained: tuple, bank: Bank, data: Path, tmp_path: Path) -> None:
+    head, texts, examples = trained
+    for name in FROZEN:
+        shutil.copy(WEIGHTS / name, tmp_path / name)
+    export.write_head(head, tmp_path / 'head.onnx')
+    export.write_proposals(Proposals().eval(), tmp_path / 'proposals.onnx')
+    export.write_texts(texts, bank, train.nouns(examples), tmp_path / 'text.npz')
+    export.finish(tmp_path, scale=20.0, bias=-5.0)
+    model = load_model(str(tmp_path), threads=2)
+    seen = Pipeline(model.embedder, model.proposer).observe([Frame(drawn(0).image, 0, 'a')])[0]
+    assert len(seen) and np.isfinite(seen.embeddings).all()
+    assert json.loads((tmp_path / 'nano.json').read_text())['calibration']['scale'] == 20.0
+
+
+def test_exported_head_is_the_trained_head(trained: tuple, tmp_path: Path) -> None:
+    from embedder_ros.inference.session import OnnxSession
+
+    head, _, examples = trained
+    export.write_head(head, tmp_path / 'head.onnx')
+    inputs = {name: value.astype(np.float32) for name, value in examples[0].arrays.items()}
+    got = OnnxSession(tmp_path / 'head.onnx', device='cpu').run(inputs)
+    with torch.no_grad():
+        batch = {n: torch.from_numpy(v)[None] if n != 'tokens' else torch.from_numpy(v) for n, v in inputs.items()}
+        want = head(batch)
+    share = torch.nn.functional.normalize(head.shares.detach().abs(), dim=0)
+    np.testing.assert_allclose(got['iou'], torch.sigmoid(want['iou'])[0].numpy(), atol=0.02)
+    meaning = (want['meaning'][0] * share[0]).numpy()
+    np.testing.assert_allclose(got['embedding'][:, : meaning.shape[1]], meaning, atol=0.02)
+
+
+def test_exported_proposals_are_the_trained_ones(data: Path, tmp_path: Path) -> None:
+    from embedder_ros.inference.session import OnnxSession
+
+    frames = [train_proposals.load(path) for path in sorted(data.glob('*.json'))]
+    torch.manual_seed(0)
+    network = train_proposals.fit([f for f in frames if f is not None], 2)
+    export.write_proposals(network, tmp_path / 'proposals.onnx')
+    maps = [m.astype(np.float32) for m in frames[0][0]]
+    got = OnnxSession(tmp_path / 'proposals.onnx').run(dict(zip(('s8', 's16', 's32'), maps, strict=True)))
+    with torch.no_grad():
+        scores, edges = network(*(torch.from_numpy(m) for m in maps))
+    want = torch.cat([torch.sigmoid(s).flatten() for s in scores]).numpy()
+    np.testing.assert_allclose(got['objectness'], want, atol=0.01)
+    wide = torch.cat([(e[..., 0] + e[..., 2]).flatten() for e in edges]).numpy()
+    np.testing.assert_allclose(got['boxes'][:, 2] - got['boxes'][:, 0], wide, rtol=0.05)
