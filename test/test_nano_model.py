@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nano from image to embedding: any size, any number of boxes, the same answer every time, and damaged weights refused."""
+"""nano from image to embedding: any size, any number of boxes, the same answer every time, damaged weights refused."""
 
 from __future__ import annotations
 
