@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Following one target: find it once, stay on its track, take it up again after it was lost.
 
-While the track lives, the track decides. When it has ended, the target is taken up again only where the question
+While its track is seen, the track decides. When it is not, the target is taken up again only where the question
 grounds again *and* the thing looks like the same individual, so that following "the red mug" does not jump to
 another red mug that comes into view. A track that was ever seen beside the target is another thing, whatever it
 looks like. A camera that falls silent hands the target over as one that lost it.
@@ -84,7 +84,7 @@ class Follower:
             self._stay(observation, tracks)
         elif self._scene.silent(self.target.camera, now):
             self.target = replace(self.target, status=TrackStatus.REMOVED)
-        if self.target is not None and self.target.status is TrackStatus.REMOVED:
+        if self.target is not None and self.target.status in (TrackStatus.LOST, TrackStatus.REMOVED):
             self._take_up_again(observation)
         if self.target is None or self.target.camera != observation.camera:
             return None

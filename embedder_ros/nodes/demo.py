@@ -36,8 +36,8 @@ from embedder_ros.types import Candidate, Outcome, TrackStatus, UserError
 SAMPLE = Path(__file__).resolve().parents[2] / 'test' / 'sample' / 'kitchen'
 START_SECONDS = 90.0  # for the nodes to load their model on a slow machine
 FIRST_FRAMES = 3  # looked at before the first question, so that tracks are confirmed
-QUESTIONS = 3  # of the truth's, which begin with the handle, a thing that is there and one that is not
-TRIES = 5  # a question whose frame did not reach us is asked again
+QUESTIONS = 4  # of the truth's, which begin with the handle, two things that are there and one that is not
+TRIES = 10  # a question whose frame did not reach us is asked again
 
 
 class Demo:
@@ -97,7 +97,7 @@ class Demo:
             topic = ['--topic', next(iter(self._source.topics))] if isinstance(self._source, BagSource) else []
             loop = [] if self._truth else ['--loop']
             self._start('replay', str(self._input), *topic, *loop, '--stamp-log', str(self._logs / 'stamps'))
-            client.wait(lambda: len(client.stamps) >= FIRST_FRAMES, 'first frames', START_SECONDS)
+            client.wait(lambda: client.seen >= FIRST_FRAMES, 'first frames', START_SECONDS)
         except Late as error:
             raise UserError(f'{error}; the log of {nodes.name} ends:\n{nodes.tail()}') from error
         self._say('frames are being looked at, asking')

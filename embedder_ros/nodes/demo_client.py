@@ -66,6 +66,11 @@ class Client:
     def _on_model(self, message: Any) -> None:
         self.model_id = message.model_id
 
+    @property
+    def seen(self) -> int:
+        """How many frames have been looked at whose image reached us too."""
+        return sum(stamp in self._images for stamp in self.stamps)
+
     def ready(self) -> bool:
         """Whether the model is loaded, the embedder listens beside us, and questions can be asked."""
         listeners = self._node.count_subscribers(self._camera.name)
