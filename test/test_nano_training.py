@@ -23,8 +23,8 @@ from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
 from embedder_ros.training import export, extract, train, train_proposals  # noqa: E402
 from embedder_ros.training.network import Proposals  # noqa: E402
-from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
 from embedder_ros.training.photos import Sample, Thing  # noqa: E402
+from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
 from embedder_ros.types import Frame  # noqa: E402
 
 FROZEN = ('backbone.onnx', 'detector.onnx', 'regions.onnx', 'vocab.txt')
