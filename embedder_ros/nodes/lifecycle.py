@@ -49,7 +49,7 @@ def autostart(node: LifecycleNode) -> None:
 def run(make_nodes: Callable[[], Sequence[Any]], args: Sequence[str] | None = None) -> None:
     """Spin nodes until SIGINT or shutdown, then stop their threads and destroy them."""
     interrupt = _Interrupt()
-    rclpy.init(args=args)
+    _init(args)
     nodes: Sequence[Any] = ()
     try:
         nodes = make_nodes()
@@ -69,6 +69,18 @@ def run(make_nodes: Callable[[], Sequence[Any]], args: Sequence[str] | None = No
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _init(args: Sequence[str] | None) -> None:
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:
+        if 'log directory' not in str(error):
+            raise
+        raise SystemExit(
+            f'{error}\nLogs cannot be written there: set ROS_LOG_DIR to a folder that can be written, or add '
+            '--disable-external-lib-logs after --ros-args to log to the terminal only'
+        ) from None
 
 
 class _Interrupt:
