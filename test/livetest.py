@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
@@ -83,7 +83,7 @@ class Process:
 
 
 class Robot:
-    """Node processes in one namespace, and a node in this process that talks to them."""
+    """Node processes in one namespace, and a node in this process that talks to them, and listens while it waits."""
 
     def __init__(self, namespace: str, logs: Path) -> None:
         self.namespace, self._logs = namespace, logs
@@ -96,12 +96,6 @@ class Robot:
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        with suppress(ExternalShutdownException):
-            self._executor.spin()
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         ours = f'{self.namespace.lstrip("/")}/'
@@ -131,8 +125,14 @@ class Robot:
             if time.monotonic() > deadline:
                 logs = '\n'.join(f'--- {p.log.name}\n{p.output[-3000:]}' for p in self.processes)
                 raise AssertionError(f'waited {PATIENCE:g} s for {what}\n{logs}')
-            time.sleep(0.02)
+            self._executor.spin_once(timeout_sec=0.02)
         return value
+
+    def settle(self, seconds: float = 0.3) -> None:
+        """Take what is still on its way."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.02)
 
     def listen(self, kind: Any, topic: str, qos: Any = RELIABLE) -> list[Any]:
         """A list that grows with the topic's messages."""
@@ -203,8 +203,8 @@ class Robot:
             for process in self.processes:
                 process.stop()
         finally:
+            self._executor.shutdown()
             self._context.shutdown()
-            self._thread.join()
 
 
 class Camera:

@@ -86,8 +86,10 @@ def test_every_transition_and_again(start: Callable[..., tuple[Robot, Process]])
                 it.status('embedder: model', 'running')
                 assert all(change(it, n, DEACTIVATE) for n in nodes)
                 it.status('embedder: model', 'loaded, not active')
+                it.settle()
                 before = len(objects)
                 assert it.call(EmbedText, 'embed_text', EmbedText.Request(texts=['red'])).success
+                it.settle()
                 assert len(objects) == before
             assert len(models) == turn, 'the model was loaded again'
             assert all(change(it, n, CLEANUP) for n in nodes)
