@@ -28,6 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from embedder_ros.msg import Query
+from embedder_ros.nodes import wire
 from embedder_ros.nodes.images import rgb_to_image, rgb_to_jpeg
 from embedder_ros.nodes.messages import header
 from embedder_ros.srv import Find
@@ -143,7 +144,7 @@ class Robot:
     def send(self, kind: Any, name: str, request: Any = None) -> Any:
         """The future of a service's response."""
         if name not in self._clients:
-            self._clients[name] = self.node.create_client(kind, name)
+            self._clients[name] = self.node.create_client(kind, name, qos_profile=wire.SERVICE_QOS)
         self.until(self._clients[name].service_is_ready, f'service {name}')
         return self._clients[name].call_async(kind.Request() if request is None else request)
 

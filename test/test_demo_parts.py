@@ -20,16 +20,17 @@ from embedder_ros.nodes import demo_report as report
 from embedder_ros.nodes.processes import Child
 from embedder_ros.types import Outcome, UserError
 
-HANDLE, MUG_1, MUG_2 = [10, 10, 50, 50], [100, 10, 140, 60], [200, 10, 240, 60]
+HANDLE, MUG_1, MUG_2, SLIVER = [10, 10, 50, 50], [100, 10, 140, 60], [200, 10, 240, 60], [310, 10, 320, 60]
 
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Truth:
-    """Two frames: a handle and two mugs, then nothing."""
+    """Two frames: a handle and two mugs, then a bowl that is leaving the view."""
     objects = [{'box': HANDLE, 'instance': 1}, {'box': MUG_1, 'instance': 2}, {'box': MUG_2, 'instance': 3}]
-    queries = {'the red handle': [1], 'a mug': [2, 3], 'the blue mug': [3], 'a piano': []}
+    queries = {'the red handle': [1], 'a mug': [2, 3], 'the blue mug': [3], 'a piano': [], 'a bowl': [4]}
+    leaving = {'box': SLIVER, 'instance': 4, 'visible': 0.4}
     content = {
-        'frames': [{'stamp': 100, 'objects': objects}, {'stamp': 200, 'objects': []}],
+        'frames': [{'stamp': 100, 'objects': objects}, {'stamp': 200, 'objects': [leaving]}],
         'queries': [{'text': text, 'instances': instances} for text, instances in queries.items()],
     }
     (tmp_path / 'truth.json').write_text(json.dumps(content))
@@ -57,6 +58,9 @@ FOUND, AMBIGUOUS, NOT_FOUND = Outcome.FOUND, Outcome.AMBIGUOUS, Outcome.NOT_FOUN
         ('a piano', 100, NOT_FOUND, [HANDLE], True),
         ('a piano', 100, FOUND, [HANDLE], False),
         ('a piano', 100, AMBIGUOUS, [], False),
+        ('a bowl', 200, FOUND, [SLIVER], True),  # seeing the rest of it is as right as not seeing it
+        ('a bowl', 200, NOT_FOUND, [], True),
+        ('a bowl', 200, FOUND, [HANDLE], False),
         ('a violin', 100, NOT_FOUND, [], None),
         ('a piano', 150, NOT_FOUND, [], None),
     ],
@@ -69,7 +73,7 @@ def test_an_answer_is_judged(
 
 
 def test_the_questions_keep_their_order(truth: Truth) -> None:
-    assert truth.questions == ['the red handle', 'a mug', 'the blue mug', 'a piano']
+    assert truth.questions == ['the red handle', 'a mug', 'the blue mug', 'a piano', 'a bowl']
 
 
 @pytest.mark.parametrize('content', ['', '{}', '[]', '{"frames": [{}], "queries": []}', '{"frames": 3, "queries": []}'])

@@ -12,10 +12,15 @@ import numpy as np
 from embedder_ros.types import FloatArray, Outcome, UserError, box_iou
 
 RIGHT_IOU = 0.5  # overlap with a labelled box that counts as found
+IN_VIEW = (
+    0.5  # visible share of a thing below which it may be found or not: it is at the frame's edge, or behind things
+)
 
 
 class Truth:
-    """Reads `{"frames": [{"stamp", "objects": [{"box", "instance"}]}], "queries": [{"text", "instances"}]}`.
+    """Reads `{"frames": [{"stamp", "objects": [{"box", "instance", "visible"}]}], "queries": [{"text", "instances"}]}`.
+
+    `visible` is the share of the thing that the frame shows, 0..1; a thing without it is wholly in view.
 
     Attributes:
         questions: the texts, in the file's order.
@@ -33,18 +38,11 @@ class Truth:
             raise UserError(f'{path} is no ground truth ({type(error).__name__}: {error}); render it again') from error
         self.questions = list(self._instances)
 
-    def boxes(self, text: str, stamp: int) -> FloatArray | None:
-        """(K, 4) boxes of what a question means in a frame, or None when question or frame are not in the truth."""
-        if text not in self._instances or stamp not in self._frames:
-            return None
-        meant = [o['box'] for o in self._frames[stamp] if o['instance'] in self._instances[text]]
-        return np.asarray(meant, np.float32).reshape(-1, 4)
-
     def agrees(self, text: str, stamp: int, outcome: Outcome, candidates: Sequence[FloatArray]) -> bool | None:
         """Whether an answer is right; None when the truth does not say.
 
         FOUND is right on any of the meant things, AMBIGUOUS when several are in view and the best candidate is one of
-        them, NOT_FOUND when none is in view.
+        them, NOT_FOUND when none is in view by at least half.
 
         Args:
             text: the question.
@@ -52,10 +50,11 @@ class Truth:
             outcome: the answer.
             candidates: its (4,) boxes, best first.
         """
-        boxes = self.boxes(text, stamp)
-        if boxes is None:
+        if text not in self._instances or stamp not in self._frames:
             return None
+        meant = [o for o in self._frames[stamp] if o['instance'] in self._instances[text]]
         if outcome is Outcome.NOT_FOUND:
-            return not len(boxes)
+            return not any(o.get('visible', 1.0) >= IN_VIEW for o in meant)
+        boxes = np.asarray([o['box'] for o in meant], np.float32).reshape(-1, 4)
         hit = bool(len(candidates)) and bool((box_iou(candidates[0], boxes) >= RIGHT_IOU).any())
         return hit and (outcome is Outcome.FOUND or len(boxes) > 1)
