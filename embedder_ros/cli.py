@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder_ros import __version__
+from embedder_ros.commands import options as build
 from embedder_ros.types import Answer, Frame, Outcome, UserError
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def find(options: argparse.Namespace) -> None:
     if options.annotate:
         _check_picture(options.annotate)
     source = open_source(options.path, topics=options.topic)
-    pipeline = _pipeline(options)
+    pipeline = build.pipeline(options)
     queries = pipeline.embedder.embed_text(options.text)
     bests = [Best(text) for text in options.text]
-    for frame in _progress(source):
+    for frame in build.progress(source):
         observations = pipeline.observe([frame])
         for best, query in zip(bests, queries, strict=True):
             best.take(frame, ground(query, observations, pipeline.embedder.info.calibration))
@@ -87,7 +88,7 @@ def annotate(options: argparse.Namespace) -> None:
     from embedder_ros.bags.write import annotate as write
 
     source = open_source(options.input, topics=options.topic)
-    frames = write(source, _pipeline(options), options.output, storage=options.storage, images=options.images)
+    frames = write(source, build.pipeline(options), options.output, storage=options.storage, images=options.images)
     print(f'{frames} frames into {options.output}{_skipped(source)}')
 
 
@@ -120,20 +121,6 @@ def params(options: argparse.Namespace) -> None:
     from embedder_ros.nodes import parameters
 
     print(parameters.markdown() if options.markdown else parameters.yaml_text(), end='')
-
-
-def _pipeline(options: argparse.Namespace) -> Pipeline:
-    from embedder_ros.models.registry import load_model
-    from embedder_ros.pipeline import Pipeline
-
-    model = load_model(options.model, device=options.device)
-    return Pipeline(model.embedder, model.proposer, max_objects=options.max_objects)
-
-
-def _progress(source: Source) -> Iterator[Frame]:
-    from tqdm import tqdm
-
-    yield from tqdm(source.frames(), unit=' frames', leave=False, disable=not sys.stderr.isatty())
 
 
 def _skipped(source: Source) -> str:
@@ -224,18 +211,18 @@ def _parser() -> argparse.ArgumentParser:
         '--annotate', metavar='OUT.png', type=Path, help='draw the answers on the frames they are best in'
     )
     command.add_argument('--json', action='store_true', help='answers as JSON')
-    _add_source(command)
-    _add_model(command)
+    build.add_source(command)
+    build.add_model(command)
     command.set_defaults(run=find)
 
     command = commands.add_parser('annotate', help='every frame through the pipeline, into a new bag with /objects')
-    _add_output(command)
+    build.add_output(command)
     command.add_argument('--images', action='store_true', help='copy the images into the new bag, too')
-    _add_model(command)
+    build.add_model(command)
     command.set_defaults(run=annotate)
 
     command = commands.add_parser('to-bag', help='a photo, folder or video as a bag of images')
-    _add_output(command)
+    build.add_output(command)
     command.add_argument('--raw', action='store_true', help='sensor_msgs/Image, not JPEG')
     command.set_defaults(run=to_bag)
 
@@ -250,30 +237,6 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument('--markdown', action='store_true', help='as tables')
     command.set_defaults(run=params)
     return parser
-
-
-def _add_source(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--topic', action='append', help='image topic of a bag; may be repeated; else all of them')
-
-
-def _add_output(command: argparse.ArgumentParser) -> None:
-    command.add_argument('input', metavar='IN', help='photo, folder of photos, video or bag')
-    command.add_argument('output', metavar='OUT', help='rosbag2 folder to make')
-    command.add_argument('--storage', default='mcap', choices=('mcap', 'sqlite3'))
-    _add_source(command)
-
-
-def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--model', default='nano', help="registered name or folder; default 'nano'")
-    command.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'), help='default auto')
-    command.add_argument('--max-objects', type=_positive, default=64, help='most objects per frame; default 64')
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError('give at least 1')
-    return number
 
 
 if __name__ == '__main__':

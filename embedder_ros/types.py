@@ -170,6 +170,87 @@ class Track:
         return (self.stamp - self.last_stamp) / NANOSECONDS
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One stored appearance of a remembered object.
+
+    Attributes:
+        embedding: (D,) float32 unit.
+        stamp: of the frame that showed it, nanoseconds.
+        camera: name of the camera.
+        box: (4,) float32 xyxy in that frame's pixels.
+        width, height: of that frame, pixels.
+        iou, objectness: of the box, 0..1.
+        thumbnail: JPEG of the box, b'' when there is none.
+    """
+
+    embedding: FloatArray
+    stamp: int
+    camera: str
+    box: FloatArray
+    width: int
+    height: int
+    iou: float
+    objectness: float
+    thumbnail: bytes = b''
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One track that a remembered object was seen as.
+
+    Attributes:
+        run: which run of the package gave the track its id; ids repeat in other runs.
+        camera, track_id: the track.
+        first, last: stamps of the track's first and last sighting, nanoseconds.
+    """
+
+    run: str
+    camera: str
+    track_id: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Object:
+    """A remembered individual. Refreshed only by a sighting, never by being remembered.
+
+    Attributes:
+        object_id: stable across restarts, never given to another object.
+        map_id: map that positions and comparisons belong to; '' when no map was named.
+        model_id: what embedded its views.
+        views: diverse appearances, best first.
+        sightings: the newest tracks it was seen as, oldest first; bounded, `sighting_count` counts all of them.
+        first_seen, last_seen: stamps, nanoseconds.
+        camera, box, width, height, frame_id: where it was last seen; box (4,) float32 xyxy pixels.
+        position: (3,) float64 metres in `position_frame` at the last sighting with a position, or None.
+        presence: belief that it is still there, 0..1; lowered only by evidence of absence.
+        name, labels: given with Remember; texts it was found by.
+        pinned: kept by Remember, never dropped by the retention policy.
+    """
+
+    object_id: str
+    map_id: str
+    model_id: str
+    views: tuple[View, ...]
+    sightings: tuple[Sighting, ...]
+    sighting_count: int
+    first_seen: int
+    last_seen: int
+    camera: str
+    box: FloatArray
+    width: int
+    height: int
+    frame_id: str = ''
+    position: NDArray[np.float64] | None = None
+    position_frame: str = ''
+    presence: float = 1.0
+    name: str = ''
+    labels: tuple[str, ...] = ()
+    pinned: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """How a model's cosines are read. Fitted on validation data and stored with the model.

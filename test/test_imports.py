@@ -18,7 +18,7 @@ LEVELS = {
     'types': 0, 'images': 1, 'positions': 1, 'share': 1, 'draw': 1,
     'inference': 1, 'models': 2, 'proposals': 2,
     'pipeline': 3, 'tracking': 3, 'grounding': 4, 'memory': 4,
-    'bags': 5, 'evaluation': 5, 'training': 5, 'nodes': 6, 'cli': 6,
+    'bags': 5, 'evaluation': 5, 'training': 5, 'nodes': 6, 'commands': 6, 'cli': 6,
 }  # fmt: skip
 MODULES = sorted(p for p in PACKAGE.rglob('*.py') if not GENERATED & set(p.relative_to(PACKAGE).parts))
 
