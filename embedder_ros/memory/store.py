@@ -19,8 +19,8 @@ class Filter:
     """Which objects or frames count. Empty fields match everything.
 
     Attributes:
-        since, until: stamps in nanoseconds; last seen (a frame: taken) at or after `since` and before `until`. 0 means no
-            bound.
+        since, until: stamps in nanoseconds; last seen (a frame: taken) at or after `since` and before `until`. 0 means
+            no bound.
         cameras: last seen by (a frame: taken by) one of these.
         text: part of the name or of a label, ignoring case. Frames have neither.
     """
@@ -33,7 +33,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A remembered object that a vector is near to: the cosine of its nearest view, and that view's place in `views`."""
+    """A remembered object that a vector is near to: the cosine of its nearest view, and that view's place."""
 
     object_id: str
     cosine: float
@@ -103,7 +103,7 @@ class Store(Protocol):
     def clear(self) -> int:
         """Forget every object and frame of this map and model; how many objects."""
 
-    def list(self, which: Filter, limit: int, offset: int = 0) -> tuple[list[Object], int]:
+    def objects(self, which: Filter, limit: int, offset: int = 0) -> tuple[list[Object], int]:
         """Objects, last seen first, and how many match in all."""
 
     def search(self, vectors: FloatArray, k: int, which: Filter, *, identity: bool = False) -> list[list[Hit]]:
