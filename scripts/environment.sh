@@ -45,7 +45,7 @@ wanted() {
 # pip's many lines as one that counts; all of them when something goes wrong.
 pip() {
   local log=.venv/pip.log total
-  total=$(grep -o '^[A-Za-z][^=]*' scripts/requirements.txt | sort -u | wc -l)
+  total=$(grep -oh '^[A-Za-z][^=]*' scripts/requirements.txt scripts/extras.txt | sort -u | wc -l)
   .venv/bin/python -m pip --disable-pip-version-check install "$@" 2>&1 | tee $log |
     awk -v total="$total" '/^Collecting|^Requirement already/ { n++; if (n % 10 == 0) printf "    %d of about %d\n", n, total }
       /^Installing collected/ { print "    installing" } { fflush() }' >&2 || { tail -n 40 $log >&2; return 1; }
@@ -63,6 +63,15 @@ make_venv() {
   say 'Interfaces from msg/, srv/ and action/ (about a minute)'
   pip --no-build-isolation --no-deps -e . || stop 'building the interfaces failed, see above'
   wanted > $stamp
+}
+
+# What only the tests need; a second stamp, so that the demo stays light.
+make_extras() {
+  local stamp=.venv/extras-from
+  cmp -s $stamp scripts/extras.txt && return
+  say 'torch, transformers and more for the tests into .venv (some hundred MB)'
+  pip -r scripts/requirements.txt -r scripts/extras.txt || stop 'pip could not install scripts/extras.txt; is the package index reachable?'
+  cp scripts/extras.txt $stamp
 }
 
 python=$(find_python) || exit 1

@@ -3,6 +3,7 @@
 # Every quality gate; arguments go to pytest. All gates run even when one fails.
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+make_extras
 failed=()
 gate() {
   local name=$1
