@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from embedder_ros.models.base import TextKind
+from embedder_ros.models.inputs import LastUsed
 from embedder_ros.models.nano import WEIGHTS
 from embedder_ros.models.nano.embedder import NanoEmbedder
 from embedder_ros.models.nano.manifest import read_manifest
-from embedder_ros.models.nano.text import LastUsed, MiniLM, parse
+from embedder_ros.models.nano.text import MiniLM, parse
 from embedder_ros.types import UserError
 
 

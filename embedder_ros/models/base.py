@@ -36,6 +36,9 @@ class Embedder(Protocol):
     def embed_text(self, texts: Sequence[str], kind: TextKind = TextKind.OBJECT) -> FloatArray:
         """(T, D) float32 unit rows. Raises UserError for an empty text or one of more than 1000 characters."""
 
+    def embed_exemplar(self, frames: Sequence[Frame]) -> FloatArray:
+        """(F, D) float32 unit rows: each image as a question, to be compared with object embeddings of other frames."""
+
 
 class Proposer(Protocol):
     """Where boxes come from (WeDetect-Uni, MODELS.md section 2, or a model's own head)."""

