@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from embedder_ros.types import FloatArray, Object
 
 
@@ -77,6 +80,24 @@ class FrameHit:
     row: int = -1
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where objects are, of those that have a position; row i of everything is one object.
+
+    Attributes:
+        object_ids, frames: N ids, and the frames their positions are in.
+        positions: (N, 3) float64 metres.
+        last_seen: (N,) int64 nanoseconds.
+        presence: (N,) float32 in 0..1.
+    """
+
+    object_ids: list[str]
+    frames: list[str]
+    positions: NDArray[np.float64]
+    last_seen: NDArray[np.int64]
+    presence: FloatArray
+
+
 class Store(Protocol):
     """Objects and frames of one map and one model. Thread-safe.
 
@@ -105,6 +126,9 @@ class Store(Protocol):
 
     def objects(self, which: Filter, limit: int, offset: int = 0) -> tuple[list[Object], int]:
         """Objects, last seen first, and how many match in all."""
+
+    def places(self) -> Places:
+        """Every object with a position, without reading views; quick, since it is asked at the start."""
 
     def search(self, vectors: FloatArray, k: int, which: Filter, *, identity: bool = False) -> list[list[Hit]]:
         """For each of (Q, D) unit vectors the k objects with the nearest views, best first.
