@@ -3,26 +3,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import CompressedImage
 
+from embedder_ros.models.base import TextKind
 from embedder_ros.nodes import wire
 from embedder_ros.nodes.embedder import Embedder
+from embedder_ros.nodes.messages import stamp_to_ns
 from embedder_ros.srv import EmbedRegion, EmbedText
 from embedder_ros.types import FloatArray, UserError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What a region shows: (D,) embedding, and where: camera, stamp in nanoseconds, (4,) box in pixels.
+
+    `camera` is '' when the region came with an image of its own.
+    """
+
+    embedding: FloatArray
+    camera: str
+    stamp: int
+    box: FloatArray
 
 
 class QueryEmbedder(Protocol):
     """Turns what is asked into one unit vector of the running model."""
 
-    async def text(self, text: str) -> FloatArray:
-        """(D,) for comparison with object embeddings. Raises UserError."""
+    async def text(self, text: str, kind: TextKind = TextKind.OBJECT) -> FloatArray:
+        """(D,) for comparison with object embeddings, or with those of frames. Raises UserError."""
 
-    async def region(self, region: Any) -> FloatArray:
-        """(D,) of the meant box. Raises UserError."""
+    async def region(self, region: Any) -> Seen:
+        """The meant box. Raises UserError."""
 
     async def thumbnail(self, region: Any) -> CompressedImage:
         """JPEG of the box of a stamped region. Raises UserError when its frame is not kept any more."""
@@ -34,13 +50,15 @@ class LocalEmbedder:
     def __init__(self, node: Embedder) -> None:
         self._node = node
 
-    async def text(self, text: str) -> FloatArray:
+    async def text(self, text: str, kind: TextKind = TextKind.OBJECT) -> FloatArray:
         """See QueryEmbedder."""
-        return self._node.embed_texts([text])[0]
+        return self._node.embed_texts([text], kind)[0]
 
-    async def region(self, region: Any) -> FloatArray:
+    async def region(self, region: Any) -> Seen:
         """See QueryEmbedder."""
-        return (await self._node.embed_region(region))[1].embeddings[0]
+        frame, o = await self._node.embed_region(region)
+        camera = '' if len(region.image.data) else frame.camera
+        return Seen(o.embeddings[0], camera, frame.stamp, o.boxes[0])
 
     async def thumbnail(self, region: Any) -> CompressedImage:
         """See QueryEmbedder."""
@@ -56,15 +74,16 @@ class RemoteEmbedder:
         self._text = node.create_client(*wire.EMBED_TEXT.args)
         self._region = node.create_client(*wire.EMBED_REGION.args)
 
-    async def text(self, text: str) -> FloatArray:
+    async def text(self, text: str, kind: TextKind = TextKind.OBJECT) -> FloatArray:
         """See QueryEmbedder."""
-        response = await self._call(self._text, EmbedText.Request(texts=[text]))
+        response = await self._call(self._text, EmbedText.Request(texts=[text], kind=kind.value))
         return np.array(response.embeddings, np.float32)
 
-    async def region(self, region: Any) -> FloatArray:
+    async def region(self, region: Any) -> Seen:
         """See QueryEmbedder."""
-        response = await self._call(self._region, EmbedRegion.Request(region=region))
-        return np.array(response.embedding, np.float32)
+        r = await self._call(self._region, EmbedRegion.Request(region=region))
+        camera = '' if len(region.image.data) else r.camera
+        return Seen(np.array(r.embedding, np.float32), camera, stamp_to_ns(r.header.stamp), np.array(r.box, np.float32))
 
     async def thumbnail(self, region: Any) -> CompressedImage:
         """See QueryEmbedder."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import cv2
+import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -34,3 +35,14 @@ def rgb_to_jpeg(pixels: Pixels, header: Header, quality: int = 90) -> Compressed
     msg = CompressedImage(header=header, format='jpeg')
     msg.data = to_field(data, 'B')
     return msg
+
+
+def smaller_jpeg(image: CompressedImage, side: int, quality: int = 80) -> bytes:
+    """The JPEG of a message's picture with its longer side at most `side` pixels; b'' when it cannot be decoded."""
+    pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR) if len(image.data) else None
+    if pixels is None:
+        return b''
+    scale = min(1.0, side / max(pixels.shape[:2]))
+    size = [max(1, round(scale * length)) for length in pixels.shape[1::-1]]
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode('.jpg', small, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
