@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a forward pass needs besides pixels and boxes, made once per image grid and number of objects, then kept.
 
-Token ids, attention mask and M-RoPE positions do not depend on the frame's content. They are built on the device the
-model runs on, so that a frame of a known shape costs no tokenisation and no copy.
+Token ids, attention mask and M-RoPE positions do not depend on the frame's content: a frame of a known shape costs no
+tokenisation. Ids stay on the CPU, where the network counts them; positions lie on the device.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 
 from embedder_ros.models.objembed import prompts
+from embedder_ros.models.objembed.places import position_ids_of
 
 KEPT = 256  # batches of layouts; 100 objects on 900 cells take 60 kB
 
@@ -33,9 +34,9 @@ class Layout:
     """Inputs of a batch, right padded.
 
     Attributes:
-        input_ids: (B, L) int64.
-        attention_mask: (B, L) int64, 0 at padding.
-        position_ids: (3, B, L) int64, time, row and column of M-RoPE.
+        input_ids: (B, L) int64 on the CPU.
+        attention_mask: (B, L) int64 on the CPU, 0 at padding.
+        position_ids: (3, B, L) int64 on the device, time, row and column of M-RoPE.
         lengths: tokens of each prompt.
     """
 
@@ -52,7 +53,7 @@ class Layouts:
         tokenizer: the checkpoint's.
         task: key of prompts.TASKS.
         use_two_tokens: the checkpoint's flag.
-        device: where the tensors are put.
+        device: where the network runs.
     """
 
     def __init__(
@@ -67,14 +68,9 @@ class Layouts:
     def _images(self, turns: tuple[Turn, ...]) -> Layout:
         """The layout of a batch of images; call `images`, which keeps the newest."""
         ids = [self._tokenizer.image(self._text(turn), turn.rows * turn.columns) for turn in turns]
-        positions = [
-            _positions(i, self._tokenizer.image_pad, t.rows, t.columns) for i, t in zip(ids, turns, strict=True)
-        ]
-        input_ids, mask = padded(ids, self._tokenizer.padding, self._device)
-        position_ids = torch.zeros((3, *input_ids.shape), dtype=torch.long)
-        for row, place in enumerate(positions):
-            position_ids[:, row, : place.shape[1]] = place
-        return Layout(input_ids, mask, position_ids.to(self._device), tuple(map(len, ids)))
+        input_ids, mask = padded(ids, self._tokenizer.padding)
+        positions = position_ids_of(input_ids, [(t.rows, t.columns) for t in turns], self._tokenizer.image_pad)
+        return Layout(input_ids, mask, positions.to(self._device), tuple(map(len, ids)))
 
     def _text(self, turn: Turn) -> str:
         if turn.exemplar:
@@ -82,24 +78,9 @@ class Layouts:
         return self._task + prompts.objects_text(turn.count, self._use_two_tokens)
 
 
-def padded(
-    rows: Sequence[Sequence[int]], padding: int, device: torch.device | str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask, both (B, L) int64, of prompts of different lengths; padding is on the right."""
     longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows], dtype=torch.long)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], dtype=torch.long)
-    return ids.to(device), mask.to(device)
-
-
-def _positions(ids: Sequence[int], image_pad: int, rows: int, columns: int) -> torch.Tensor:
-    """(3, L) M-RoPE positions of a prompt with one image: text counts up, the image is a plane, text goes on after it.
-
-    The image takes as many positions as its longer side.
-    """
-    start, cells = ids.index(image_pad), rows * columns
-    before = torch.arange(start).expand(3, -1)
-    grid = torch.meshgrid(torch.zeros(1), torch.arange(rows), torch.arange(columns), indexing='ij')
-    image = torch.stack(grid).reshape(3, cells).long() + start
-    after = torch.arange(len(ids) - start - cells).expand(3, -1) + start + max(rows, columns)
-    return torch.cat([before, image, after], dim=1)
+    ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return ids, mask
