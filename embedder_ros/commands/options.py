@@ -12,6 +12,7 @@ from embedder_ros.types import Frame
 
 if TYPE_CHECKING:
     from embedder_ros.bags.source import Source
+    from embedder_ros.models.registry import Model
     from embedder_ros.pipeline import Pipeline
 
 
@@ -29,9 +30,29 @@ def add_output(command: argparse.ArgumentParser) -> None:
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Which model, where, how many objects."""
-    command.add_argument('--model', default='nano', help="registered name or folder; default 'nano'")
+    """Which model, where, how exact, what it is told to look for, how many objects."""
+    command.add_argument(
+        '--model', default='nano', help="'nano', or the folder of an ObjEmbed checkpoint; default nano"
+    )
     command.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'), help='default auto')
+    command.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'), help='default auto')
+    command.add_argument(
+        '--prompt',
+        default='rec',
+        choices=('rec', 'det', 'none'),
+        help='what ObjEmbed is told to look for: rec, single things by description; det, all things of a class',
+    )
+    command.add_argument(
+        '--proposals',
+        default='auto',
+        help='nano, or the path of a wedetect_*_uni.pth; default is what lies with the model',
+    )
+    command.add_argument(
+        '--min-tokens', type=positive, default=900, help='fewest image tokens of ObjEmbed; default 900'
+    )
+    command.add_argument(
+        '--max-tokens', type=positive, default=1200, help='most image tokens of ObjEmbed; default 1200'
+    )
     command.add_argument('--max-objects', type=positive, default=64, help='most objects per frame; default 64')
 
 
@@ -43,13 +64,22 @@ def positive(text: str) -> int:
     return number
 
 
+def model(options: argparse.Namespace) -> Model:
+    """The model that the options of `add_model` ask for."""
+    from embedder_ros.models.registry import load_model
+
+    return load_model(
+        options.model, device=options.device, precision=options.precision, prompt=options.prompt,
+        proposals=options.proposals, min_tokens=options.min_tokens, max_tokens=options.max_tokens,
+    )  # fmt: skip
+
+
 def pipeline(options: argparse.Namespace) -> Pipeline:
     """The pipeline that the options of `add_model` ask for."""
-    from embedder_ros.models.registry import load_model
     from embedder_ros.pipeline import Pipeline
 
-    model = load_model(options.model, device=options.device)
-    return Pipeline(model.embedder, model.proposer, max_objects=options.max_objects)
+    loaded = model(options)
+    return Pipeline(loaded.embedder, loaded.proposer, max_objects=options.max_objects)
 
 
 def progress(source: Source) -> Iterator[Frame]:

@@ -46,7 +46,10 @@ class Embedder(LifecycleNode):
         self._values = parameters.read(self, parameters.EMBEDDER)
         self._cameras = configured_cameras(self, self._values)
         v = self._values
-        model = load_model(v.model, device=v.device, precision=v.precision, threads=v.threads)
+        model = load_model(
+            v.model, device=v.device, precision=v.precision, threads=v.threads, prompt=v.prompt, proposals=v.proposals,
+            min_tokens=v.min_tokens, max_tokens=v.max_tokens,
+        )  # fmt: skip
         self.pipeline = Pipeline(
             model.embedder, model.proposer, max_objects=v.max_objects, score_threshold=v.score_threshold
         )

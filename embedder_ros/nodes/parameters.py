@@ -41,7 +41,35 @@ EMBEDDER = (
         'precision',
         'auto',
         "Numeric precision; 'auto' is the model's best for the device.",
-        choices=('auto', 'fp32', 'fp16'),
+        choices=('auto', 'fp32', 'bf16', 'fp16'),
+    ),
+    Parameter(
+        'prompt',
+        'rec',
+        "What ObjEmbed is told to look for: 'rec' single things by description, 'det' all things of a class. "
+        'Embeddings made with different prompts are not compared.',
+        choices=('rec', 'det', 'none'),
+    ),
+    Parameter(
+        'proposals',
+        'auto',
+        "Where boxes come from: 'nano', or the path of a wedetect_*_uni.pth; 'auto' is nano's own for nano, and for "
+        'another model such a file in its folder or beside it.',
+    ),
+    Parameter(
+        'min_tokens',
+        900,
+        'Fewest image tokens of ObjEmbed, 32 x 32 pixels each; small images are enlarged to it. Lowering it saves time '
+        'and leaves what the model was trained on.',
+        1,
+        16384,
+    ),
+    Parameter(
+        'max_tokens',
+        1200,
+        'Most image tokens of ObjEmbed; large images are shrunk to it. Raising it finds smaller things and costs time.',
+        1,
+        16384,
     ),
     Parameter('threads', 0, 'CPU threads of the inference session; 0 lets the runtime choose.', 0, 256),
     Parameter('cameras', ['camera'], 'Names of the cameras, as they appear in every message.'),
