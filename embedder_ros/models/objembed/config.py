@@ -11,12 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedder_ros.types import UserError
-
-if TYPE_CHECKING:
-    from transformers import Qwen3VLConfig
 
 POOL_LIMIT = 4000  # wider networks average a region's cells before the projector, narrower ones keep all of them
 DEEPSTACKS = 3
@@ -37,13 +34,13 @@ class ObjEmbedConfig:
     """Sizes and flags of one checkpoint.
 
     Attributes:
-        qwen: Qwen3-VL's configuration.
+        qwen: transformers' Qwen3VLConfig.
         use_two_tokens: 0, 1 or 2; which prompt the network was trained with (MODELS.md 1.7). Released: 2.
         use_global_caption: whether `<global>` tokens are read and an image calibration exists. Released: True.
         dtype: name of the weights' type, '' when the file does not say.
     """
 
-    qwen: Qwen3VLConfig
+    qwen: Any
     use_two_tokens: int = 2
     use_global_caption: bool = True
     dtype: str = ''
@@ -87,7 +84,7 @@ class ObjEmbedConfig:
         return config
 
 
-def _qwen(values: Mapping[str, Any], source: str) -> Qwen3VLConfig:
+def _qwen(values: Mapping[str, Any], source: str) -> Any:
     from transformers import Qwen3VLConfig
 
     if missing := [name for name in ('text_config', 'vision_config') if not isinstance(values.get(name), dict)]:

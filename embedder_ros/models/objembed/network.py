@@ -105,6 +105,11 @@ class ObjEmbed(nn.Module):
             return scale, bias, None, None
         return scale, bias, self.logit_image_log_scale.exp().item(), self.logit_image_bias.item()
 
+    def rebuild_buffers(self, device: torch.device) -> None:
+        """Compute anew what no checkpoint holds, after building on 'meta': the frequencies of rotary positions."""
+        for part, name in ((self.model.visual, 'rotary_pos_emb'), (self.model.language_model, 'rotary_emb')):
+            setattr(part, name, type(getattr(part, name))(part.config).to(device))
+
     def encode_image(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Vision:
         """The vision tower, once per frame.
 
@@ -327,11 +332,11 @@ def _cell_sines(rows: int, columns: int, width: int, device: torch.device) -> Te
 
 
 def _mlp(inputs: int, width: int, outputs: int, *, zero: bool = False) -> nn.Sequential:
-    layers = nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, outputs))
+    last = nn.Linear(width, outputs)
     if zero:
-        nn.init.zeros_(layers[2].weight)
-        nn.init.zeros_(layers[2].bias)
-    return layers
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), last)
 
 
 def _parameter(value: float) -> nn.Parameter:

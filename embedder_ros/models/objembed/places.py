@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where in a batch of token rows the image, the boxes and the readings stand, and that they are as many as they must be.
+"""Where in a batch of token rows the image, the boxes and the readings stand; they must be as many as they are said.
 
 A scatter of the wrong number of vectors misaligns silently, so everything is counted here, on the CPU, before the
 device gets any work. Positions are Qwen3-VL's: one counter for text, three for the cells of an image.
@@ -63,7 +63,9 @@ def find(
         rows: (B, L) from `checked_rows`.
         grids: per row, rows and columns of image tokens.
         boxes: per row, number of boxes.
-        image, box, frame: token ids; no `frame` tokens are read when it is None.
+        image: id of image tokens.
+        box: id of the tokens of boxes.
+        frame: id of the tokens a frame is read at; None reads none.
 
     Raises:
         UserError: a row has other numbers of tokens, or they are not side by side.

@@ -30,7 +30,7 @@ def roi_align(features: Tensor, boxes: Tensor, scale: float, *, samples: int | N
     Returns:
         (N, 7, 7, channels) float32, rows first.
     """
-    if torch.compiler.is_exporting():
+    if torch.onnx.is_in_onnx_export():
         return _onnx(features, boxes, scale)
     samples = most_samples(boxes, scale) if samples is None else samples
     height, width, channels = features.shape
@@ -55,14 +55,14 @@ def _weights(low: Tensor, high: Tensor, scale: float, size: int, samples: int) -
     """(N, 7, size): how much every cell of one axis counts in every bin."""
     start = low * scale
     side = (high * scale - start).clamp(min=1.0)
-    count = (side / BINS).ceil()  # (N,)
+    count = (side / BINS).ceil()[:, None, None]  # samples per bin, (N, 1, 1)
+    bins = torch.arange(BINS, device=low.device, dtype=low.dtype)[:, None] * (side / BINS)[:, None, None]
     step = torch.arange(samples, device=low.device, dtype=low.dtype)
-    inside = torch.arange(BINS, device=low.device, dtype=low.dtype)[:, None] + (step + 0.5) / count[:, None, None]
-    at = start[:, None, None] + inside * (side / BINS)[:, None, None]  # (N, 7, samples)
-    used = (step < count[:, None, None]) & (at >= -1.0) & (at <= size)
+    at = start[:, None, None] + bins + (step + 0.5) * (side / BINS)[:, None, None] / count  # (N, 7, samples)
+    used = (step < count) & (at >= -1.0) & (at <= size)
     distance = at.clamp(0.0, size - 1.0)[..., None] - torch.arange(size, device=low.device, dtype=low.dtype)
     hat = (1.0 - distance.abs()).clamp(min=0.0) * used[..., None]
-    return hat.sum(2) / count[:, None, None]
+    return hat.sum(2) / count
 
 
 def _onnx(features: Tensor, boxes: Tensor, scale: float) -> Tensor:
