@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known about one live track before and after it is recognised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder_ros.memory.policy import Settings
+from embedder_ros.memory.reid import Span
+from embedder_ros.memory.views import Gallery
+from embedder_ros.types import NANOSECONDS
+
+Place = tuple[int, NDArray[np.float64]]
+
+# How far trying again slows down while nothing better is seen.
+SLOWEST = 16
+
+
+@dataclass(slots=True)
+class Live:
+    """A live track.
+
+    Attributes:
+        camera, track_id, run: which track.
+        first, last: stamps of its sightings, nanoseconds.
+        gallery: its own views, until it is bound to an object.
+        object_id: the object it is; '' when none.
+        fresh: it was bound in this frame.
+        since: stamp from which it stands for that object.
+        beside: objects seen in the same frame, apart from it, while it had none itself.
+        second_box_of: tracks that it was seen on top of.
+        person: looks like a person, which is not remembered.
+        forgotten: its object was forgotten by request; it is not remembered again.
+        outcome: the last verdict's reason, to count it once.
+        vetoed: pairs already counted.
+        compared: stamp of the last comparison, -1 before the first.
+        better: a better view came since then.
+        waits: retry intervals until the next comparison.
+        early, late: (stamp, (3,) metres in the map) of the first and last sighting with a position.
+    """
+
+    camera: str
+    track_id: int
+    run: str
+    first: int
+    last: int
+    gallery: Gallery
+    object_id: str = ''
+    since: int = 0
+    fresh: bool = False
+    beside: set[str] = field(default_factory=set)
+    second_box_of: set[int] = field(default_factory=set)
+    person: bool = False
+    forgotten: bool = False
+    outcome: str = ''
+    vetoed: set[str] = field(default_factory=set)
+    compared: int = -1
+    better: bool = False
+    waits: int = 1
+    early: Place | None = None
+    late: Place | None = None
+
+    @property
+    def seconds(self) -> float:
+        """From the first to the last sighting."""
+        return (self.last - self.first) / NANOSECONDS
+
+    def span(self) -> Span:
+        """What vetoes are made of."""
+        places = tuple(p for p in (self.early, self.late) if p is not None)
+        return Span(self.run, self.camera, self.first, self.last, places, self.beside, self.second_box_of)
+
+    def due(self, stamp: int, settings: Settings) -> bool:
+        """Whether it is time to compare it with the memory (again)."""
+        if self.compared < 0:
+            return True
+        since = (stamp - self.compared) / NANOSECONDS
+        return since >= settings.retry * (1 if self.better else self.waits)
+
+    def tried(self, stamp: int) -> None:
+        """Note a comparison that bound it to nothing."""
+        self.waits = 1 if self.better or self.compared < 0 else min(2 * self.waits, SLOWEST)
+        self.compared, self.better = stamp, False

@@ -1,0 +1,508 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tracks to objects, frame by frame: which track is which remembered thing, and which is a new one.
+
+A confirmed track is compared with the memory as soon as it has a view worth comparing. It is then bound to an object
+for as long as it lives, or, when nothing remembered is similar, becomes a new object. Refused tracks are tried again as
+better views come. One that is *somewhat* like an object becomes a new one after `patience`; one that could be either of
+several never does, because each visit of one of two twins would add a third: it stays without an object until its
+rivals are seen beside it, or its place decides. A second box on a bound thing is never a thing of its own, and takes
+the object over only after the first box's track has ended.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder_ros.memory.known import Known, TrackKey, Working
+from embedder_ros.memory.live import Live
+from embedder_ros.memory.policy import Settings, cosine_of, margin_of
+from embedder_ros.memory.reid import Limits, Same, Verdict, World, decide, veto
+from embedder_ros.memory.report import Report
+from embedder_ros.memory.store import Filter, Store
+from embedder_ros.memory.views import Gallery, apart, observation_weights, similarities, view_of
+from embedder_ros.types import (
+    NANOSECONDS,
+    FloatArray,
+    ModelInfo,
+    Object,
+    Observation,
+    Sighting,
+    Track,
+    TrackStatus,
+    UserError,
+    box_iou,
+)
+
+# Cosine by which a search may fall short of a full comparison of all views.
+SLACK = 0.1
+PERSON = 'this looks like a person, and people are not identified; parameter allow_person_identity allows it'
+# Nanoseconds that the stamps of two cameras may differ by without being of two times.
+SKEW = 10 * NANOSECONDS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """One frame, with what is computed once for all its rows.
+
+    Attributes:
+        observation: the frame's.
+        looks: (N, K) float32 identity views.
+        weights: (N,) float32, see views.weights.
+        places: (N, 3) float64 metres in `frame`, NaN where unknown; None without depth.
+        frame: frame of the places.
+        now: the node's clock, nanoseconds.
+    """
+
+    observation: Observation
+    looks: FloatArray
+    weights: FloatArray
+    places: NDArray[np.float64] | None
+    frame: str
+    now: int
+
+    def place(self, row: int) -> NDArray[np.float64] | None:
+        """(3,) where the row is; None when unknown."""
+        if self.places is None or not np.isfinite(self.places[row]).all():
+            return None
+        return self.places[row]
+
+
+Shown = list[tuple[Track, Live]]
+
+
+class Recogniser:
+    """Binds tracks to objects.
+
+    Args:
+        store: where objects are searched.
+        working: objects in use.
+        model: reads embeddings.
+        settings: thresholds.
+        report: is told what happens.
+        map_id, map_frame: of the memory.
+        person: (D,) text vector of a person; tracks that match it are not remembered. None remembers everything.
+        run: names this run of the package.
+        make_room: makes room for so many new objects at that time, or less; how many fit.
+        forget: really deletes an object.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        working: Working,
+        model: ModelInfo,
+        settings: Settings,
+        report: Report,
+        *,
+        map_id: str,
+        map_frame: str,
+        person: FloatArray | None,
+        run: str,
+        make_room: Callable[[int, int], int],
+        forget: Callable[[str], object],
+    ) -> None:
+        self.live: dict[TrackKey, Live] = {}
+        self.runs: dict[str, str] = {}
+        self._rows: dict[str, tuple[int, dict[TrackKey, int]]] = {}
+        self._store, self._working, self._model = store, working, model
+        self._settings, self._report, self._counts = settings, report, report.counts
+        self._map_id, self._map_frame, self._person, self._run = map_id, map_frame, person, run
+        self._make_room, self._forget_object = make_room, forget
+        calibration = model.calibration
+        same, similar = cosine_of(settings.same, calibration), cosine_of(settings.similar, calibration)
+        self.limits = Limits(same, similar, margin_of(settings, calibration))
+        self._person_from = calibration.found if settings.person < 0 else settings.person
+        self._restarts = 0
+
+    @property
+    def world(self) -> World:
+        """What vetoes need to know."""
+        s = self._settings
+        runs = self.runs.values()
+        return World(self._model.model_id, self._map_id, self._map_frame, runs, s.max_speed, s.position_slack)
+
+    def begin_run(self, camera: str) -> None:
+        """The camera's clock jumped back, or starts: its tracks are over, and its stamps mean another time."""
+        if camera in self.runs:
+            self._restarts += 1
+            self._counts['restarts'] += 1
+        self.runs[camera] = f'{self._run}~{self._restarts}' if self._restarts else self._run
+        for key in [k for k in self.live if k[0] == camera]:
+            self._end(key)
+
+    def update(self, seen: Seen, tracks: Sequence[Track]) -> list[Track]:
+        """Recognise the tracks of one frame; the same tracks with their object ids."""
+        ids = {key: live.object_id for key, live in self.live.items()}  # tracks that end now are named once more
+        shown = self._follow(seen, tracks)
+        o = seen.observation
+        self._rows[o.camera] = (o.stamp, {(t.camera, t.track_id): t.row for t, _ in shown})
+        if self._person is not None and shown:
+            self._mark_people(shown)
+        if shown:
+            self._mark_overlaps(shown)
+            self._recognise(seen, shown)
+            for track, live in shown:
+                if live.object_id:
+                    self._refresh(seen, track, live)
+        ids |= {key: live.object_id for key, live in self.live.items()}
+        return [_named(t, ids.get((t.camera, t.track_id), '')) for t in tracks]
+
+    def named(self, tracks: Sequence[Track]) -> list[Track]:
+        """The tracks with the object ids they have."""
+        ids = {key: live.object_id for key, live in self.live.items()}
+        return [_named(t, ids.get((t.camera, t.track_id), '')) for t in tracks]
+
+    def rows(self, observation: Observation) -> dict[TrackKey, int]:
+        """Rows of the camera's newest frame that are remembered objects; nothing for any other frame."""
+        stamp, rows = self._rows.get(observation.camera, (-1, {}))
+        if stamp != observation.stamp:
+            return {}
+        return {key: row for key, row in rows.items() if key in self.live and self.live[key].object_id}
+
+    def live_track(self, track_id: int) -> Live:
+        """A live track. Raises UserError when there is none."""
+        for live in self.live.values():
+            if live.track_id == track_id:
+                return live
+        raise UserError(f'no live track {track_id}; see topic tracks')
+
+    def why_not(self, live: Live) -> str:
+        """Why a live track has no object, and what helps."""
+        if live.person:
+            return PERSON
+        if live.forgotten:
+            return 'its object was forgotten; it can be remembered again when it comes back into view'
+        if live.second_box_of:
+            return 'it is a second box on another track'
+        if live.outcome == 'small_margin':
+            return 'several remembered objects look like it; show it from another side, or beside them'
+        return 'it was seen too briefly or too badly; ask again while it is in view'
+
+    def people(self, embeddings: FloatArray) -> NDArray[np.bool_]:
+        """(N,) which of (N, D) embeddings are people that may not be identified."""
+        if self._person is None:
+            return np.zeros(len(embeddings), bool)
+        return self._model.calibration.semantic(embeddings @ self._person) >= self._person_from
+
+    def forget(self, known: Sequence[Known]) -> None:
+        """Let go of the live tracks of forgotten objects, for good."""
+        for key in {key for k in known for key in k.tracks}:
+            self.live[key].object_id, self.live[key].forgotten = '', True
+
+    # Following live tracks.
+
+    def _follow(self, seen: Seen, tracks: Sequence[Track]) -> Shown:
+        o, shown = seen.observation, []
+        alive = {(t.camera, t.track_id) for t in tracks if t.status is not TrackStatus.REMOVED}
+        for key in [k for k in self.live if k[0] == o.camera and k not in alive]:
+            self._end(key)
+        for track in tracks:
+            if track.status is not TrackStatus.REMOVED and 0 <= track.row < len(o):
+                shown.append((track, self._sight(seen, track)))
+        return shown
+
+    def _sight(self, seen: Seen, track: Track) -> Live:
+        stamp, row, key = seen.observation.stamp, track.row, (track.camera, track.track_id)
+        live = self.live.get(key)
+        if live is None:
+            gallery = Gallery(self._settings.max_views, self._settings.diverse)
+            first = min(track.first_stamp, stamp)
+            live = self.live[key] = Live(*key, self.runs[track.camera], first, stamp, gallery)
+        live.last = stamp
+        place = seen.place(row) if seen.frame == self._map_frame else None
+        if place is not None:
+            live.late = (stamp, place)
+            live.early = live.early or live.late
+        if not live.object_id:
+            live.better |= _offer(live.gallery, seen, row)
+        return live
+
+    def _end(self, key: TrackKey) -> None:
+        live = self.live.pop(key)
+        known = self._working.get(live.object_id) if live.object_id else None
+        if known is not None:
+            known.tracks.discard(key)
+        elif live.compared >= 0:
+            self._counts['undecided'] += 1
+
+    def _mark_people(self, shown: Shown) -> None:
+        people = self.people(np.stack([t.embedding for t, _ in shown]))
+        for (_, live), person in zip(shown, people, strict=True):
+            if person and not live.person:
+                self._found_person(live)
+
+    def _found_person(self, live: Live) -> None:
+        """Unbind it; what was remembered of it alone is forgotten, what was pinned by somebody stays."""
+        known = self._working.get(live.object_id) if live.object_id else None
+        if known is not None and known.object.pinned:
+            return
+        live.person = True
+        self._counts['person'] += 1
+        if known is None:
+            return
+        live.object_id = ''
+        known.tracks.discard((live.camera, live.track_id))
+        if known.object.sighting_count == 1:
+            try:
+                self._forget_object(known.object.object_id)
+            except UserError as error:
+                self._report.refused(error)
+
+    def _mark_overlaps(self, shown: Shown) -> None:
+        """Tell every track without an object which objects it is seen beside, and which it is a second box of."""
+        free = [i for i, (_, live) in enumerate(shown) if not live.object_id]
+        bound = [i for i, (_, live) in enumerate(shown) if live.object_id]
+        if not free or not bound:
+            return
+        boxes = np.stack([t.box for t, _ in shown])
+        on_top = box_iou(boxes[free], boxes[bound]) >= self._settings.duplicate_iou
+        objects = np.array([shown[i][1].object_id for i in bound])
+        numbers = np.array([shown[i][1].track_id for i in bound])
+        for i, over in zip(free, on_top, strict=True):
+            live = shown[i][1]
+            if over.any() and not live.second_box_of:
+                self._counts['duplicate'] += 1
+            live.second_box_of.update(numbers[over].tolist())
+            live.beside.update(objects[~over].tolist())
+
+    # Recognising tracks that have no object yet.
+
+    def _recognise(self, seen: Seen, shown: Shown) -> None:
+        free = self._comparable(shown)
+        asked = [i for i, (t, live) in enumerate(free) if self._asks(t, live, seen.observation.stamp)]
+        asked.sort(key=lambda i: (free[i][1].compared, -free[i][1].gallery.best))
+        asked = asked[: self._settings.searches]
+        if not asked:
+            return
+        try:
+            columns = self._similar([free[i][1] for i in asked])
+        except UserError as error:
+            self._report.refused(error)
+            return
+        verdicts = self._verdicts(free, asked, columns)
+        self._apply(seen, [(free[i], verdicts[i]) for i in asked], columns)
+
+    def _comparable(self, shown: Shown) -> Shown:
+        """Tracks that may be things of their own: one box each, the better of two that overlap much."""
+        boxes = np.stack([t.box for t, _ in shown])
+        order = sorted(range(len(shown)), key=lambda i: (not shown[i][1].object_id, -shown[i][1].gallery.best))
+        free: list[int] = []
+        wanted = [i for i in order if not shown[i][1].object_id]
+        if not wanted:
+            return []
+        on_top = box_iou(boxes, boxes) >= self._settings.duplicate_iou
+        kept = [i for i in order if shown[i][1].object_id]
+        for i in wanted:
+            live = shown[i][1]
+            if live.person or live.forgotten or not live.gallery.views or on_top[i, kept].any():
+                continue
+            kept.append(i)
+            free.append(i)
+        return [shown[i] for i in free]
+
+    def _asks(self, track: Track, live: Live, stamp: int) -> bool:
+        enough = live.gallery.best >= self._settings.min_weight
+        return track.status is TrackStatus.TRACKED and enough and live.due(stamp, self._settings)
+
+    def _similar(self, asked: Sequence[Live]) -> list[Known]:
+        """Objects that come into question for any of the tracks. Raises UserError when the store refuses."""
+        vectors = np.stack([live.gallery.mean for live in asked])
+        hits = self._store.search(vectors, self._settings.neighbours, Filter(), identity=True)
+        ids = {h.object_id for row in hits for h in row if h.cosine >= self.limits.similar - SLACK}
+        found = (self._working.get(object_id) for object_id in sorted(ids))
+        return [k for k in found if k is not None and k.gallery.views]
+
+    def _verdicts(self, free: Shown, asked: Sequence[int], columns: Sequence[Known]) -> list[Verdict]:
+        lives = [live for _, live in free]
+        cosines = similarities([live.gallery for live in lives], [k.gallery for k in columns])
+        possible, held, near = (np.zeros(cosines.shape, bool) for _ in range(3))
+        world = self.world
+        is_asked = np.isin(np.arange(len(free)), asked)
+        for i, j in np.argwhere(cosines >= self.limits.similar):
+            why = veto(lives[i].span(), columns[j].object, world)
+            possible[i, j] = not why
+            held[i, j] = any(camera == lives[i].camera for camera, _ in columns[j].tracks)
+            near[i, j] = self._at_place(lives[i], columns[j].object)
+            if why and is_asked[i] and columns[j].object.object_id not in lives[i].vetoed:
+                lives[i].vetoed.add(columns[j].object.object_id)
+                self._counts[why] += 1
+        return decide(
+            cosines,
+            possible,
+            self.limits,
+            held=held,
+            near=near,
+            asked=is_asked,
+            apart=apart(np.stack([t.box for t, _ in free])),
+        )
+
+    def _at_place(self, live: Live, known: Object) -> bool:
+        if live.late is None or known.position is None or known.position_frame != self._map_frame:
+            return False
+        return float(np.linalg.norm(live.late[1] - known.position)) <= self._settings.place_radius
+
+    def _apply(self, seen: Seen, decided: Sequence[tuple[tuple[Track, Live], Verdict]], columns: list[Known]) -> None:
+        new = []
+        for (_, live), verdict in decided:
+            if verdict.outcome is Same.SAME:
+                self._counts['same'] += 1
+                self._bind(seen, live, columns[verdict.column])
+                continue
+            if verdict.reason and verdict.reason != live.outcome:
+                self._counts[verdict.reason] += 1
+            live.outcome = verdict.reason
+            if self._is_new(live, verdict):
+                new.append(live)
+            else:
+                live.tried(seen.observation.stamp)
+        if new:
+            self._remember(seen, new)
+
+    def _is_new(self, live: Live, verdict: Verdict) -> bool:
+        if verdict.outcome is Same.UNKNOWN:
+            return live.seconds >= self._settings.settle
+        return verdict.reason == 'below_threshold' and live.seconds >= self._settings.patience
+
+    # From here on a track has an object.
+
+    def _bind(self, seen: Seen, live: Live, known: Known) -> None:
+        live.object_id = known.object.object_id
+        ends = [
+            s.last + 1
+            for s in known.object.sightings
+            if (s.run, s.camera) == (live.run, live.camera) and s.track_id in live.second_box_of
+        ]
+        live.since = min(max([live.first, *ends]), live.last)
+        known.tracks.add((live.camera, live.track_id))
+        place, old = live.late, known.object.position
+        if place is not None and old is not None and known.object.position_frame == self._map_frame:
+            self._counts['moved'] += bool(np.linalg.norm(place[1] - old) > self._settings.moved)
+        known.gallery.take(live.gallery)
+        sighting = Sighting(live.run, live.camera, live.track_id, live.since, live.last)
+        kept = (*known.object.sightings, sighting)[-self._settings.max_sightings :]
+        count = known.object.sighting_count + 1
+        known.object = replace(known.object, sightings=kept, sighting_count=count)
+        self._working.changed(known, seen.now)
+        self._let_go(live)
+
+    def _let_go(self, live: Live) -> None:
+        """What is only needed until a track has an object."""
+        live.gallery = Gallery(self._settings.max_views, self._settings.diverse)
+        live.beside, live.vetoed, live.fresh = set(), set(), True
+
+    def _remember(self, seen: Seen, new: Sequence[Live]) -> None:
+        """New objects, as many as the policy and the store accept; the others are tried again."""
+        try:
+            room = self._make_room(len(new), seen.now)
+            made = [(live, self._made(seen, live)) for live in new[:room]]
+            if made:
+                self._working.add([known for _, known in made])
+        except UserError as error:
+            self._report.refused(error)
+            made = []
+        for live, known in made:
+            live.object_id, live.since = known.object.object_id, live.first
+            self._let_go(live)
+        self._counts['new'] += len(made)
+        for live in new[len(made) :]:
+            live.tried(seen.observation.stamp)
+
+    def _made(self, seen: Seen, live: Live) -> Known:
+        """A new object, as the track has been seen so far; `_refresh` says where it is."""
+        o, best = seen.observation, live.gallery.best_first
+        thing = Object(
+            object_id=uuid.uuid4().hex[:16],
+            map_id=self._map_id,
+            model_id=o.model_id,
+            views=best,
+            sightings=(Sighting(live.run, live.camera, live.track_id, live.first, live.last),),
+            sighting_count=1,
+            first_seen=live.first,
+            last_seen=live.last,
+            camera=o.camera,
+            box=best[0].box,
+            width=o.width,
+            height=o.height,
+            frame_id=o.frame_id,
+        )
+        if live.late is not None:
+            thing = replace(thing, position=live.late[1], position_frame=self._map_frame)
+        return Known(thing, live.gallery, {(live.camera, live.track_id)})
+
+    def _refresh(self, seen: Seen, track: Track, live: Live) -> None:
+        """A bound object was seen: nothing else refreshes it."""
+        o, known = seen.observation, self._working.get(live.object_id)
+        assert known is not None
+        old = known.object
+        place = seen.place(track.row)
+        if seen.frame != self._map_frame and old.position_frame == self._map_frame:
+            place = None  # a place in the map is worth more than one before a camera that was somewhere
+        known.object = replace(
+            old,
+            sightings=_prolonged(old.sightings, live),
+            first_seen=min(old.first_seen, o.stamp),
+            last_seen=_last_seen(old, o),
+            camera=o.camera,
+            box=o.boxes[track.row].copy(),
+            width=o.width,
+            height=o.height,
+            frame_id=o.frame_id,
+            position=old.position if place is None else place.copy(),
+            position_frame=old.position_frame if place is None else seen.frame,
+            presence=1.0,
+        )
+        cosines = known.gallery.looks @ seen.looks[track.row]
+        if cosines.max() >= self.limits.similar:  # else the tracker may have slipped to another thing
+            _offer(known.gallery, seen, track.row, retake=live.fresh)
+        live.fresh = False
+        self._working.changed(known, seen.now)
+
+
+def _offer(gallery: Gallery, seen: Seen, row: int, *, retake: bool = False) -> bool:
+    """Keep the row's view if it adds something, or, with `retake`, if it repeats one whose picture is not at hand."""
+    look, weight = seen.looks[row], float(seen.weights[row])
+    place = gallery.place_for(look, weight) if weight > 0 else None
+    if place is None and retake:
+        place = gallery.retake(look, weight)
+    if place is None:
+        return False
+    gallery.put(place, view_of(seen.observation, row), look, weight)
+    return True
+
+
+def _last_seen(old: Object, observation: Observation) -> int:
+    """Cameras' clocks differ a little: the newest counts. After a clock jumped back the last counts."""
+    stamp = observation.stamp
+    jumped = old.last_seen - stamp > SKEW
+    return stamp if jumped or old.camera == observation.camera else max(old.last_seen, stamp)
+
+
+def _prolonged(sightings: tuple[Sighting, ...], live: Live) -> tuple[Sighting, ...]:
+    """The sightings with the live track's up to its last frame."""
+    mine = (live.run, live.camera, live.track_id)
+    for i in range(len(sightings) - 1, -1, -1):
+        s = sightings[i]
+        if (s.run, s.camera, s.track_id) == mine:
+            return (*sightings[:i], replace(s, last=live.last), *sightings[i + 1 :])
+    return sightings
+
+
+def _named(track: Track, object_id: str) -> Track:
+    return track if track.object_id == object_id else replace(track, object_id=object_id)
+
+
+def observed(
+    observation: Observation, model: ModelInfo, pose: NDArray[np.float64] | None, map_frame: str, now: int
+) -> Seen:
+    """The frame with what is computed once for all its rows; positions in the map when the pose is known."""
+    places = None if observation.positions is None else observation.positions.astype(np.float64)
+    frame = observation.frame_id
+    if places is not None and pose is not None:
+        places, frame = places @ pose[:3, :3].T + pose[:3, 3], map_frame
+    looks = model.identity(observation.embeddings)
+    return Seen(observation, looks, observation_weights(observation), places, frame, now)
