@@ -4,7 +4,8 @@
 While its track is seen, the track decides. When it is not, the target is taken up again only where the question
 grounds again *and* the thing looks like the same individual, so that following "the red mug" does not jump to
 another red mug that comes into view. A track that was ever seen beside the target is another thing, whatever it
-looks like. A camera that falls silent hands the target over as one that lost it.
+looks like. When the memory has recognised the target, its object id decides in every camera: the track that bears it is
+the target, and one that bears another is not. A camera that falls silent hands the target over as one that lost it.
 """
 
 from __future__ import annotations
@@ -79,13 +80,13 @@ class Follower:
         """The target in this frame; None before it was found and for frames of another camera."""
         self._set_back(now)
         if self.target is None:
-            self._search(observation)
+            self._search(observation, tracks)
         elif self.target.camera == observation.camera:
             self._stay(observation, tracks)
         elif self._scene.silent(self.target.camera, now):
             self.target = replace(self.target, status=TrackStatus.REMOVED)
         if self.target is not None and self.target.status in (TrackStatus.LOST, TrackStatus.REMOVED):
-            self._take_up_again(observation)
+            self._take_up_again(observation, tracks)
         if self.target is None or self.target.camera != observation.camera:
             return None
         if self.target.stamp == observation.stamp:
@@ -109,17 +110,42 @@ class Follower:
         """A clock that jumped back, as in a bag that loops, must not put the timeouts off until it has caught up."""
         self._begun, self._seen = min(self._begun, now), min(self._seen, now)
 
-    def _search(self, observation: Observation) -> None:
+    def _search(self, observation: Observation, tracks: list[Track]) -> None:
+        if self._take_up_by_id(observation, tracks):
+            return
         answer = self._find()
         self._ambiguous = answer.outcome is Outcome.AMBIGUOUS
-        if answer.outcome is Outcome.FOUND and _shown(answer.candidates[0], observation):
-            self._bind(answer.candidates[0], observation)
+        best = answer.candidates[0] if answer.outcome is Outcome.FOUND else None
+        if best is not None and _shown(best, observation) and not self._is_another(best):
+            self._bind(best, observation)
+
+    @property
+    def _object_id(self) -> str:
+        """The remembered object that is followed, '' when it is none."""
+        return self.question.object_id or (self.target.object_id if self.target is not None else '')
+
+    def _is_another(self, candidate: Candidate) -> bool:
+        """Whether the memory knows it as another object."""
+        return bool(self._object_id and candidate.object_id and candidate.object_id != self._object_id)
+
+    def _take_up_by_id(self, observation: Observation, tracks: list[Track]) -> bool:
+        """Bind to the track that the memory has recognised as the target; whether there is one."""
+        track = next((t for t in tracks if self._object_id and t.object_id == self._object_id and t.row >= 0), None)
+        if track is None:
+            return False
+        o, row = observation, track.row
+        self.target = Candidate(
+            o.camera, o.frame_id, o.stamp, o.boxes[row], 0.0, 0.0, 0.0, track_id=track.track_id,
+            object_id=track.object_id,
+        )  # fmt: skip
+        self._see(track, observation)
+        return True
 
     def _stay(self, observation: Observation, tracks: list[Track]) -> None:
         assert self.target is not None
         track = next((t for t in tracks if t.track_id == self.target.track_id), None)
         self._others &= {t.track_id for t in tracks}
-        if track is None:
+        if track is None or (self.question.object_id and track.object_id not in ('', self.question.object_id)):
             self.target = replace(self.target, status=TrackStatus.REMOVED)
         elif track.row < 0:
             self.target = replace(self.target, status=track.status)
@@ -140,20 +166,23 @@ class Follower:
             semantic=semantic,
             score=semantic * float(o.iou[row]),
             objectness=float(o.objectness[row]),
+            object_id=track.object_id or self.target.object_id,
             status=track.status,
             row=row,
             position=None if o.positions is None else o.positions[row],
         )
         self._remember(o.embeddings[row])
 
-    def _take_up_again(self, observation: Observation) -> None:
-        """Bind to the candidate that looks most like the target, if it clears both thresholds."""
+    def _take_up_again(self, observation: Observation, tracks: list[Track]) -> None:
+        """Bind to the target's object, else to the candidate that looks most like it and clears both thresholds."""
+        if self._take_up_by_id(observation, tracks):
+            return
         assert self._looks is not None
         best, best_same = None, SAME
         for candidate in self._find().candidates:
             if not _shown(candidate, observation) or candidate.score < self._scene.calibration.found:
                 continue
-            if candidate.track_id in self._others:
+            if candidate.track_id in self._others or self._is_another(candidate):
                 continue
             same = self._scene.same(self._looks, observation.embeddings[candidate.row])
             if same >= best_same:
@@ -162,7 +191,7 @@ class Follower:
             self._bind(best, observation)
 
     def _bind(self, candidate: Candidate, observation: Observation) -> None:
-        self.target = candidate
+        self.target = replace(candidate, object_id=candidate.object_id or self._object_id)
         self._remember(observation.embeddings[candidate.row])
 
     def _remember(self, embedding: FloatArray) -> None:

@@ -31,12 +31,14 @@ class Question:
         words: the question for people.
         by_identity: the vector is an object's, not a text's: compare individuals, not kinds.
         track_id: the very track that is meant, 0 when none; it decides among look-alikes while it is in view.
+        object_id: the remembered object that is meant, '' when none; whatever is known to be another is not it.
     """
 
     vector: FloatArray
     words: str
     by_identity: bool = False
     track_id: int = 0
+    object_id: str = ''
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +88,12 @@ class Scene:
         if old is None or old.observation.stamp != observation.stamp:
             self.views[observation.camera] = View(observation, tracks, now)
         return tracks
+
+    def recognised(self, camera: str, tracks: list[Track]) -> None:
+        """Take over the object ids of the camera's newest tracks, so that answers name them."""
+        view = self.views.get(camera)
+        if view is not None and any(t.stamp == view.observation.stamp for t in tracks):
+            self.views[camera] = replace(view, tracks=tracks)
 
     def find(
         self,

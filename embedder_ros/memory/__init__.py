@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tracks to objects: any camera, any time, across restarts. `memory.Memory` is the door; the store is kept beside it."""
+"""Tracks to objects: any camera, any time, across restarts. `memory.Memory` is the door."""
