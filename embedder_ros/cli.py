@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedder_ros import __version__
 from embedder_ros.commands import options as build
+from embedder_ros.commands import parity
 from embedder_ros.types import Answer, Frame, Outcome, UserError
 
 if TYPE_CHECKING:
@@ -236,6 +237,8 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument('--yaml', action='store_true', help='as a parameter file; the default')
     form.add_argument('--markdown', action='store_true', help='as tables')
     command.set_defaults(run=params)
+
+    parity.add(commands)
     return parser
 
 
