@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Camera image to the patches Qwen3-VL reads (MODELS.md 1.5), on the device the model runs on.
 
-The resize equals Pillow's bicubic bit for bit, since the authors train and evaluate with it; Pillow itself is not
-needed. A test holds the two equal.
+The resize equals Pillow's bicubic bit for bit, since the authors train and evaluate with it; a test holds the two
+equal. Pillow 13 resamples some tall images vertically first, which changes single levels; here it is always widths
+first, as in the Pillow of the authors' time.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def resized_size(
 
 
 def resize(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """Bicubic with antialiasing, as Pillow computes it.
+    """Bicubic with antialiasing, as Pillow computes it, widths first.
 
     Args:
         image: (H, W, 3) uint8.

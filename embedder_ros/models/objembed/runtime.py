@@ -104,9 +104,9 @@ def check_tokens(config: ObjEmbedConfig, tokenizer: PromptTokenizer) -> None:
 
 
 def weights_hash(folder: Path) -> str:
-    """8 hex digits of SHA-256 over the folder's safetensors files, by name; a fine-tuned copy has another one."""
+    """8 hex digits of SHA-256 over the folder's weight files, by name; a fine-tuned copy has others."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob('*.safetensors')):
+    for path in sorted(folder.glob('model*.safetensors')):
         digest.update(path.name.encode())
         with path.open('rb') as file:
             while block := file.read(1 << 22):
