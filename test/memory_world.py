@@ -149,7 +149,7 @@ def look(individual: int, kind: int = 0, turned: float = 0.0, side: int = 0) -> 
     """
     rng = np.random.default_rng(individual)
     own = unit_rows(rng.normal(size=(1, INDIVIDUAL)))[0]
-    other = np.random.default_rng((individual, side)).normal(size=INDIVIDUAL)
+    other = np.random.default_rng((individual, side + 1)).normal(size=INDIVIDUAL)
     other = unit_rows((other - other @ own * own)[None])[0]
     vector = np.zeros(DIM, np.float32)
     vector[kind] = 1

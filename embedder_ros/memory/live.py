@@ -74,13 +74,16 @@ class Live:
         return Span(self.run, self.camera, self.first, self.last, places, self.beside, self.second_box_of)
 
     def due(self, stamp: int, settings: Settings) -> bool:
-        """Whether it is time to compare it with the memory (again)."""
+        """Whether it is time to compare it with the memory (again), at the latest when it may become a new object."""
         if self.compared < 0:
+            return True
+        before = (self.compared - self.first) / NANOSECONDS
+        if any(before < limit <= self.seconds for limit in (settings.settle, settings.patience)):
             return True
         since = (stamp - self.compared) / NANOSECONDS
         return since >= settings.retry * (1 if self.better else self.waits)
 
     def tried(self, stamp: int) -> None:
-        """Note a comparison that bound it to nothing."""
-        self.waits = 1 if self.better or self.compared < 0 else min(2 * self.waits, SLOWEST)
+        """Note a comparison that bound it to nothing; one that waits for another track's end is tried at full pace."""
+        self.waits = 1 if self.better or self.compared < 0 or self.outcome == 'held' else min(2 * self.waits, SLOWEST)
         self.compared, self.better = stamp, False
