@@ -19,6 +19,8 @@ from embedder_ros.models.objembed import prompts
 from embedder_ros.models.objembed.config import ObjEmbedConfig
 from embedder_ros.models.objembed.network import ObjEmbed
 
+torch.set_num_threads(1)  # so small a network only waits for more
+
 QWEN_TOKENS = (
     '<|endoftext|>', '<|im_start|>', '<|im_end|>',
     '<|vision_start|>', '<|vision_end|>', '<|image_pad|>', '<|video_pad|>',

@@ -180,7 +180,7 @@ class ObjEmbed(nn.Module):
         return Output(
             hidden[objects[::TOKENS_PER_BOX]],
             self.logit_iou_proj(hidden[objects[1::TOKENS_PER_BOX]]),
-            hidden[frames].view(len(rows), len(frames) // len(rows), -1),
+            hidden[frames].view(len(rows), len(frames) // len(rows), self.config.hidden),
         )
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
