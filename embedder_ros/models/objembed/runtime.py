@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from embedder_ros.models.devices import torch_device as torch_device
 from embedder_ros.models.objembed.config import ObjEmbedConfig
 from embedder_ros.models.objembed.cost import frame_tflop, matmul_tflops
 from embedder_ros.models.objembed.embedder import Pixels
@@ -33,19 +34,6 @@ def check_options(prompt: str, min_tokens: int, max_tokens: int) -> None:
             f"min_tokens {min_tokens} and max_tokens {max_tokens}: set parameter 'min_tokens' to at least 1 and "
             'at most max_tokens'
         )
-
-
-def torch_device(name: str) -> torch.device:
-    """Where to run. Raises UserError for a GPU that is not there."""
-    if name not in ('auto', 'cpu', 'cuda'):
-        raise UserError(f"device '{name}' is unknown; set parameter 'device' to one of auto, cpu, cuda")
-    has_cuda = torch.cuda.is_available()
-    if name == 'cuda' and not has_cuda:
-        raise UserError(
-            "device 'cuda' was asked for but torch cannot use CUDA here; install torch's CUDA build and the NVIDIA "
-            "driver, or set parameter 'device' to 'auto' or 'cpu'"
-        )
-    return torch.device('cuda' if has_cuda and name != 'cpu' else 'cpu')
 
 
 def torch_dtype(precision: str, device: torch.device) -> torch.dtype:
