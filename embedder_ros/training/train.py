@@ -26,6 +26,7 @@ from tqdm import tqdm, trange
 from embedder_ros.models.nano.colour import COLOURS
 from embedder_ros.models.nano.layout import CLASSES_DIM
 from embedder_ros.training.extract import overlaps
+from embedder_ros.training.losses import focal_terms
 from embedder_ros.training.network import Head, Texts, bounded
 from embedder_ros.training.photos import class_names
 from embedder_ros.training.phrases import Asked, Bank, ask, truth
@@ -262,10 +263,7 @@ def background_worth(asked: list[Asked], example: Example) -> np.ndarray | float
 
 def matching(logits: Tensor, right: Tensor, worth: Tensor, iou: Tensor) -> dict[str, Tensor]:
     """Focal loss on every pair, softmax over objects for each phrase and over phrases for each object."""
-    probability = torch.sigmoid(logits)
-    error = F.binary_cross_entropy_with_logits(logits, right, reduction='none')
-    agreed = probability * right + (1 - probability) * (1 - right)
-    focal = (worth * error * (1 - agreed) ** 2).sum() / (right.sum() + 1)
+    focal = focal_terms(logits, right, worth).sum() / (right.sum() + 1)
     masked = logits.masked_fill(worth == 0, -30.0)
     good = right * worth * (iou[:, None] > 0.7)
     over_objects = masked.log_softmax(0)
