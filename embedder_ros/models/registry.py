@@ -70,7 +70,8 @@ def load_model(
 def _proposer(source: str, device: str, threads: int) -> Proposer:
     from embedder_ros.proposals import load_proposer
 
-    return load_proposer(source, device=device, threads=threads)
+    # A GPU was asked for the model; nano's small networks beside it take what onnxruntime has.
+    return load_proposer(source, device='auto' if source == 'nano' else device, threads=threads)
 
 
 def _found(folder: Path) -> str:
