@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from embedder_ros.types import FloatArray, Object
 
+# Objects up to which search is exact, after filtering. Raising it makes searches of larger memories slower.
+EXACT = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -98,16 +101,30 @@ class Places:
     presence: FloatArray
 
 
+@dataclass(frozen=True, slots=True)
+class Other:
+    """What else the medium holds: objects of another map or model, kept and never compared with ours."""
+
+    map_id: str
+    model_id: str
+    objects: int
+
+
 class Store(Protocol):
     """Objects and frames of one map and one model. Thread-safe.
 
-    What a method wrote is durable when it returns, or, when it raises, nothing of it was written. Every method raises
-    UserError with the remedy when the medium refuses (locked, full, truncated, of a newer version, unreachable).
+    What a method wrote is kept when it returns, however the process ends, or, when it raises, nothing of it was
+    written. Every method raises UserError with the remedy when the medium refuses (locked, full, truncated, of a newer
+    version, unreachable). Vectors come back as float16 rounds them.
+
+    Attributes:
+        others: what else was there when the store was opened.
     """
 
     map_id: str
     model_id: str
     dim: int
+    others: tuple[Other, ...]
 
     def put(self, objects: Iterable[Object]) -> None:
         """Insert or replace. Raises UserError for another map or model, a vector of wrong length, not unit, or NaN."""
@@ -133,7 +150,8 @@ class Store(Protocol):
     def search(self, vectors: FloatArray, k: int, which: Filter, *, identity: bool = False) -> list[list[Hit]]:
         """For each of (Q, D) unit vectors the k objects with the nearest views, best first.
 
-        With `identity` the vectors and the views are compared by the model's identity view.
+        With `identity` the vectors and the views are compared by the model's identity view. Exact among up to EXACT
+        objects that the filter leaves, approximate among more.
         """
 
     def put_frame(self, frame: StoredFrame) -> None:

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vectors of remembered objects in RAM: the nearest objects of a query, among all or among those a filter leaves.
+
+Exact search costs one pass over all vectors, which is as fast as RAM is. For long vectors most of that pass is spared:
+the first numbers of every vector in a basis fitted to the vectors (their `head`) bound its cosine to the query from
+above, q.x <= q1.x1 + |q2||x2| (Cauchy and Schwarz), and only vectors whose bound reaches the k best found so far are
+compared in full. The result is the same to float32 rounding, whatever the basis. A query that lies outside of what the
+basis covers is bounded badly and takes the full pass. Beyond what a full pass may cost, `exact=False` compares only the
+vectors whose heads are nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder_ros.types import FloatArray
+
+Rows = NDArray[np.intp]
+Array = TypeVar('Array', bound=NDArray[Any])
+
+HEAD = 128  # numbers of a head. Raising it bounds better and costs memory and time in every search.
+LONG = 3 * HEAD  # vectors shorter than this have no head: the full pass is as good
+FIT_FROM = 8192  # rows from which a head pays; the basis is fitted again whenever there are four times as many
+FIT_SAMPLE = 8192
+FEW = 0.1  # share of rows below which picking them one by one is quicker than a pass over all of them
+APPROXIMATE = 20_000  # rows compared in full in approximate search. Raising it finds more and takes longer.
+BLOCK = 4096  # rows compared with many queries at once; their scores fit the processor's cache
+RESERVE = 2**30  # most bytes reserved before they are needed
+ROUNDING = 1e-5  # of float32 sums
+
+
+class VectorIndex:
+    """Unit vectors, each the view of an owner (the slot of an object). Not thread-safe.
+
+    Args:
+        dim: D, length of the vectors.
+        expected: rows for which memory is reserved; it is used only when they come.
+    """
+
+    def __init__(self, dim: int, expected: int = 0) -> None:
+        size = max(1024, min(expected, RESERVE // (4 * dim)))
+        self.dim = dim
+        self.count = 0
+        self._rows = np.empty((size, dim), np.float32)
+        self._owner = np.empty(size, np.int32)
+        self._view = np.empty(size, np.int32)
+        self._most = 1  # views of the owner that has most
+        self._basis: FloatArray | None = None
+        self._fitted = 0
+        self._head = np.empty((0, HEAD), np.float32)
+        self._tail = np.empty(0, np.float32)
+
+    def add(self, owners: NDArray[np.int32], views: NDArray[np.int32], rows: FloatArray) -> None:
+        """Append rows (n, D) with their owners (n,) and their places among the owner's views (n,)."""
+        start, stop = self.count, self.count + len(rows)
+        self._reserve(stop)
+        self._rows[start:stop], self._owner[start:stop], self._view[start:stop] = rows, owners, views
+        self.count = stop
+        self._most = max(self._most, int(views.max(initial=0)) + 1)
+        if self.dim >= LONG and stop >= max(FIT_FROM, 4 * self._fitted):
+            self._fit()
+        elif self._basis is not None:
+            self._project(start, stop)
+
+    def remove(self, owners: Sequence[int]) -> None:
+        """Remove all rows of these owners and overwrite them."""
+        n = self.count
+        gone = np.flatnonzero(np.isin(self._owner[:n], np.asarray(owners, np.int32)))
+        stay = n - len(gone)
+        holes = gone[gone < stay]
+        movers = np.setdiff1d(np.arange(stay, n), gone, assume_unique=True)
+        for array in self._columns():
+            array[holes] = array[movers]
+            array[stay:n] = 0
+        self.count = stay
+
+    def clear(self) -> None:
+        """Remove everything."""
+        for array in self._columns():
+            array[: self.count] = 0
+        self.count, self._most, self._basis, self._fitted = 0, 1, None, 0
+
+    def search(
+        self, queries: FloatArray, k: int, allowed: NDArray[np.bool_] | None = None, *, exact: bool = True
+    ) -> list[list[tuple[int, float, int]]]:
+        """For each of (Q, D) unit queries the k owners with the nearest rows, best first: (owner, cosine, view).
+
+        Args:
+            queries: (Q, D) float32.
+            k: owners wanted.
+            allowed: by owner, whether it counts; None counts all.
+            exact: False compares only the APPROXIMATE rows with the nearest heads.
+        """
+        owner = self._owner[: self.count]
+        rows = None if allowed is None else np.flatnonzero(allowed[owner])
+        if k < 1 or not self.count or (rows is not None and not len(rows)):
+            return [[] for _ in queries]
+        if rows is not None and len(rows) <= FEW * self.count:
+            return [self._best(rows, scores, k) for scores in queries @ self._rows[rows].T]
+        mask = None if allowed is None else allowed[owner]
+        if self._basis is not None:
+            return [self._by_head(q, k, mask, exact) for q in queries]
+        if len(queries) == 1:
+            return [self._best(*self._pass(queries[0], mask), k)]
+        return self._by_block(queries, k, mask)
+
+    def _pass(self, query: FloatArray, mask: NDArray[np.bool_] | None) -> tuple[Rows, FloatArray]:
+        """All rows that count and their scores."""
+        low, high = _used(query)
+        scores = self._rows[: self.count, low:high] @ query[low:high]
+        rows = np.arange(self.count) if mask is None else np.flatnonzero(mask)
+        return rows, scores if mask is None else scores[rows]
+
+    def _by_head(
+        self, query: FloatArray, k: int, mask: NDArray[np.bool_] | None, exact: bool
+    ) -> list[tuple[int, float, int]]:
+        n = self.count
+        assert self._basis is not None
+        head = query @ self._basis
+        bound = self._head[:n] @ head
+        if mask is not None:
+            bound[~mask] = -np.inf
+        wanted = 4 * k * self._most if exact else max(APPROXIMATE, 4 * k * self._most)
+        near = _largest(bound, wanted)
+        near = near[np.isfinite(bound[near])]
+        scores = self._rows[near] @ query
+        if exact:
+            bound += np.sqrt(max(0.0, float(query @ query - head @ head))) * self._tail[:n]
+            near = np.flatnonzero(bound >= max(_kth(scores, k * self._most) - ROUNDING, -1.0 - ROUNDING))
+            if len(near) > FEW * n:
+                return self._best(*self._pass(query, mask), k)
+            scores = self._rows[near] @ query
+        return self._best(near, scores, k)
+
+    def _by_block(
+        self, queries: FloatArray, k: int, mask: NDArray[np.bool_] | None
+    ) -> list[list[tuple[int, float, int]]]:
+        """Many queries at once: rows that reach the k-th best of a sample."""
+        n = self.count
+        sample = np.arange(0, n, max(1, n // BLOCK)) if mask is None else np.flatnonzero(mask)[:: max(1, n // BLOCK)]
+        enough = np.array([_kth(scores, k * self._most) for scores in queries @ self._rows[sample].T], np.float32)
+        found: list[tuple[Rows, Rows, FloatArray]] = []
+        transposed = np.ascontiguousarray(queries.T)
+        for start in range(0, n, BLOCK):
+            scores = self._rows[start : min(start + BLOCK, n)] @ transposed
+            reach = scores >= enough - ROUNDING
+            if mask is not None:
+                reach &= mask[start : start + BLOCK, None]
+            rows, columns = np.nonzero(reach)
+            found.append((rows + start, columns, scores[rows, columns]))
+        rows, columns, reached = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        order = np.argsort(columns, kind='stable')
+        cuts = np.searchsorted(columns[order], np.arange(1, len(queries)))
+        return [self._best(rows[part], reached[part], k) for part in np.split(order, cuts)]
+
+    def _best(self, rows: Rows, scores: FloatArray, k: int) -> list[tuple[int, float, int]]:
+        """The k owners with the highest of these scores."""
+        top = _largest(scores, k * self._most)
+        top = top[np.argsort(-scores[top], kind='stable')]
+        owners = self._owner[rows[top]]
+        first = np.sort(np.unique(owners, return_index=True)[1])[:k]
+        return [(int(owners[i]), float(scores[top[i]]), int(self._view[rows[top[i]]])) for i in first]
+
+    def _fit(self) -> None:
+        """A basis (D, HEAD) of the directions that the rows vary most in, by subspace iteration on a sample."""
+        rng = np.random.default_rng(0)
+        sample = self._rows[np.sort(rng.choice(self.count, min(FIT_SAMPLE, self.count), replace=False))]
+        basis = rng.standard_normal((self.dim, HEAD), dtype=np.float32)
+        for _ in range(3):
+            basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
+        self._basis, self._fitted = np.ascontiguousarray(basis), self.count
+        self._head, self._tail = np.empty((len(self._rows), HEAD), np.float32), np.empty(len(self._rows), np.float32)
+        self._project(0, self.count)
+
+    def _project(self, start: int, stop: int) -> None:
+        assert self._basis is not None
+        head = self._head[start:stop]
+        np.matmul(self._rows[start:stop], self._basis, out=head)
+        rows = self._rows[start:stop]
+        rest = np.einsum('ij,ij->i', rows, rows) - np.einsum('ij,ij->i', head, head)
+        self._tail[start:stop] = np.sqrt(np.maximum(rest, 0))
+
+    def _reserve(self, size: int) -> None:
+        if size > len(self._rows):
+            grown = size + size // 4
+            self._rows = _grown(self._rows, grown, self.count)
+            self._owner, self._view = _grown(self._owner, grown, self.count), _grown(self._view, grown, self.count)
+            if self._basis is not None:
+                self._head, self._tail = _grown(self._head, grown, self.count), _grown(self._tail, grown, self.count)
+
+    def _columns(self) -> list[NDArray[Any]]:
+        heads = [self._head, self._tail] if self._basis is not None else []
+        return [self._rows, self._owner, self._view, *heads]
+
+
+def _used(query: FloatArray) -> tuple[int, int]:
+    """First and one past the last number that is not 0: a text says nothing about some parts of an embedding."""
+    used = np.flatnonzero(query)
+    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+
+
+def _largest(scores: FloatArray, k: int) -> Rows:
+    """Where the k largest are, in no order."""
+    return np.arange(len(scores)) if k >= len(scores) else np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+
+
+def _kth(scores: FloatArray, k: int) -> float:
+    """The k-th largest; -inf when there are fewer."""
+    return float(np.partition(scores, len(scores) - k)[len(scores) - k]) if k <= len(scores) else -np.inf
+
+
+def _grown(array: Array, size: int, used: int) -> Array:
+    grown = np.empty((size, *array.shape[1:]), array.dtype)
+    grown[:used] = array[:used]
+    return grown  # type: ignore[return-value]
