@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from embedder_ros.types import NANOSECONDS, Calibration
+from embedder_ros.types import NANOSECONDS, Calibration, UserError
 
 # Odds by which the first must beat the second: with a calibrated model, one decision in five at this lead is wrong.
 MARGIN_ODDS = 4.0
@@ -93,9 +93,18 @@ class Settings:
     keep_frames: float = 86_400.0
     person: float = -1.0
 
+    def __post_init__(self) -> None:
+        """Raises UserError for thresholds that contradict each other."""
+        if self.similar > self.same:
+            raise UserError(
+                f'similar ({self.similar}) is above same ({self.same}): what is enough to be the same object must be '
+                'enough to be similar; lower similar or raise same'
+            )
+
 
 def cosine_of(probability: float, calibration: Calibration) -> float:
-    """The identity cosine at which `Calibration.same` gives this probability."""
+    """The identity cosine at which `Calibration.same` gives this probability; out of reach for 0 and 1."""
+    probability = min(max(probability, 1e-9), 1 - 1e-9)
     logit = math.log(probability / (1 - probability))
     return (logit - calibration.identity_bias) / calibration.identity_scale
 

@@ -12,7 +12,7 @@ the object over only after the first box's track has ended.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,6 +108,8 @@ class Recogniser:
     ) -> None:
         self.live: dict[TrackKey, Live] = {}
         self.runs: dict[str, str] = {}
+        self._listed: dict[str, dict[int, int]] = {}  # by camera: the last frame's track ids and their first stamps
+        self._highest: dict[str, int] = {}
         self._rows: dict[str, tuple[int, dict[TrackKey, int]]] = {}
         self._store, self._working, self._model = store, working, model
         self._settings, self._report, self._counts = settings, report, report.counts
@@ -127,7 +129,9 @@ class Recogniser:
         return World(self._model.model_id, self._map_id, self._map_frame, runs, s.max_speed, s.position_slack)
 
     def begin_run(self, camera: str) -> None:
-        """The camera's clock jumped back, or starts: its tracks are over, and its stamps mean another time."""
+        """The camera's clock jumped back or its tracks have new ids: those before are over, and compared no more."""
+        self._listed.pop(camera, None)
+        self._highest.pop(camera, None)
         if camera in self.runs:
             self._restarts += 1
             self._counts['restarts'] += 1
@@ -149,13 +153,14 @@ class Recogniser:
             for track, live in shown:
                 if live.object_id:
                     self._refresh(seen, track, live)
-        ids |= {key: live.object_id for key, live in self.live.items()}
-        return [_named(t, ids.get((t.camera, t.track_id), '')) for t in tracks]
+        return self.named(tracks, ended=ids)
 
-    def named(self, tracks: Sequence[Track]) -> list[Track]:
-        """The tracks with the object ids they have."""
+    def named(self, tracks: Sequence[Track], ended: Mapping[TrackKey, str] | None = None) -> list[Track]:
+        """The tracks with the object ids they have; those that are REMOVED with the ids they had."""
         ids = {key: live.object_id for key, live in self.live.items()}
-        return [_named(t, ids.get((t.camera, t.track_id), '')) for t in tracks]
+        had = ended or {}
+        known = ((t, had if t.status is TrackStatus.REMOVED else ids) for t in tracks)
+        return [_named(t, names.get((t.camera, t.track_id), '')) for t, names in known]
 
     def rows(self, observation: Observation) -> dict[TrackKey, int]:
         """Rows of the camera's newest frame that are remembered objects; nothing for any other frame."""
@@ -198,13 +203,25 @@ class Recogniser:
 
     def _follow(self, seen: Seen, tracks: Sequence[Track]) -> Shown:
         o, shown = seen.observation, []
-        alive = {(t.camera, t.track_id) for t in tracks if t.status is not TrackStatus.REMOVED}
-        for key in [k for k in self.live if k[0] == o.camera and k not in alive]:
+        listed = {t.track_id: t.first_stamp for t in tracks if t.status is not TrackStatus.REMOVED}
+        if self._started_anew(o.camera, listed):
+            self.begin_run(o.camera)
+        self._listed[o.camera] = listed
+        self._highest[o.camera] = max([self._highest.get(o.camera, 0), *listed])
+        for key in [k for k in self.live if k[0] == o.camera and k[1] not in listed]:
             self._end(key)
         for track in tracks:
             if track.status is not TrackStatus.REMOVED and 0 <= track.row < len(o):
                 shown.append((track, self._sight(seen, track)))
         return shown
+
+    def _started_anew(self, camera: str, listed: dict[int, int]) -> bool:
+        """Whether another tracker gives the ids now, so that they mean other tracks.
+
+        Ids of one tracker grow, and a track is listed with its first stamp from its first frame to its end.
+        """
+        before, highest = self._listed.get(camera, {}), self._highest.get(camera, 0)
+        return any(before.get(n, first) != first or (n not in before and n <= highest) for n, first in listed.items())
 
     def _sight(self, seen: Seen, track: Track) -> Live:
         stamp, row, key = seen.observation.stamp, track.row, (track.camera, track.track_id)
@@ -386,7 +403,8 @@ class Recogniser:
         sighting = Sighting(live.run, live.camera, live.track_id, live.since, live.last)
         kept = (*known.object.sightings, sighting)[-self._settings.max_sightings :]
         count = known.object.sighting_count + 1
-        known.object = replace(known.object, sightings=kept, sighting_count=count)
+        first = min(known.object.first_seen, live.since)
+        known.object = replace(known.object, sightings=kept, sighting_count=count, first_seen=first)
         self._working.changed(known, seen.now)
         self._let_go(live)
 

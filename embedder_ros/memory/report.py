@@ -29,7 +29,7 @@ _MEANING = {
     'gone': 'objects believed gone: their place was seen empty',
     'looks': 'looks through an empty place',
     'no pose': 'frames without camera pose or depth: presence, and moved or new, cannot be decided in them',
-    'restarts': 'new runs, because the clock jumped back',
+    'restarts': 'new runs, because the clock jumped back or tracking started anew',
     'repeated stamps': 'frames with a stamp that was already taken',
     'bad pose': 'camera poses that were not finite rigid transforms',
     'store': 'times that the store refused; what was to be written is tried again',
