@@ -50,6 +50,11 @@ class BlobEmbedder:
         named = [[float(colour in text) for colour in COLOURS] for text in texts]
         return unit_rows([[*n, 0, 0, 0, 0, float(not any(n))] for n in named])
 
+    def embed_exemplar(self, frames: Sequence[Frame]) -> FloatArray:
+        """The colour of the biggest blob of each frame."""
+        observations = [self._embed(f, _blobs(f.image, 1)) for f in frames]
+        return np.concatenate([o.embeddings[:1] for o in observations])
+
     def _embed(self, frame: Frame, boxes: Boxes) -> Observation:
         rows = np.zeros((len(boxes), DIM), np.float32)
         for row, (x0, y0, x1, y1) in zip(rows, boxes.xyxy.astype(int), strict=True):

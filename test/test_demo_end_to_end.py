@@ -80,6 +80,9 @@ def test_the_sample_is_answered_as_the_truth_says(tmp_path: Path) -> None:
     assert content['follow']['frames'] >= 5
     # the handle is 15 pixels wide: following it, from any start, gives a box of IoU 0.5 in 0.68 to 1.0 of the frames
     assert content['follow']['boxes_right'] >= 0.6 * content['follow']['boxes_judged'] > 0
+    remembered = {r['query']: r for r in content['remembered']}
+    assert remembered['the bowl']['object_id'] and remembered['the bowl']['unseen'] >= 0
+    assert remembered['the teddy bear']['answer'] != 'FOUND'
     pictures = [cv2.imread(str(output / name)) for name in ('answers.png', 'follow.png')]
     assert all(p is not None and p.std() > 10 for p in pictures)
     assert cv2.VideoCapture(str(output / 'follow.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == content['follow']['frames']

@@ -213,14 +213,21 @@ def test_find_by_region_and_by_track(perception: Robot) -> None:
     assert by_region.outcome == Find.Response.FOUND and by_region.candidates[0].box.tolist() == list(RED)
 
 
+def test_a_picture_of_it_is_example_enough(perception: Robot) -> None:
+    example = Region(image=rgb_to_jpeg(picture(green=(10, 10, 300, 200)), header(0, ''), 95))
+    with perception.camera('front/image', picture(red=RED, green=GREEN)):
+        perception.found('green')
+        answer = perception.find(query=Query(region=example))
+    assert answer.outcome == Find.Response.FOUND and answer.candidates[0].box.tolist() == list(GREEN)
+
+
 @pytest.mark.parametrize(
     ('fields', 'remedy'),
     [
         ({'query': Query()}, 'none given'),
         ({'query': Query(text='red', track_id=1)}, 'text, track_id given'),
         ({'query': Query(track_id=10**6)}, 'no live track'),
-        ({'query': Query(object_id='o')}, 'memory'),
-        ({'query': Query(text='red'), 'scope': 1}, 'memory'),
+        ({'query': Query(object_id='o')}, "no remembered object 'o'"),
         ({'query': Query(text='red'), 'scope': 9}, 'scope 9'),
         ({'query': Query(text='red'), 'cameras': ['roof']}, "no camera 'roof'"),
     ],

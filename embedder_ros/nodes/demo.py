@@ -29,8 +29,10 @@ from embedder_ros.images import Pixels
 from embedder_ros.nodes import demo_report as report
 from embedder_ros.nodes import wire
 from embedder_ros.nodes.demo_client import Client, Late
+from embedder_ros.nodes.messages import stamp_to_ns
 from embedder_ros.nodes.processes import Child, environment
 from embedder_ros.nodes.replay import is_compressed, one_camera
+from embedder_ros.srv import Find
 from embedder_ros.types import Candidate, Outcome, TrackStatus, UserError
 
 SAMPLE = Path(__file__).resolve().parents[2] / 'test' / 'sample' / 'kitchen'
@@ -78,7 +80,9 @@ class Demo:
         print(f'\n{report.table(entries)}\n', flush=True)
         report.write_sheet(self._output / 'answers.png', [picture for _, picture in answers], 2)
         followed = self._follow(client, self._queries[0], answers[0][1])
+        remembered = [self._recall(client, query) for query in self._queries]
         facts = {'model': client.model_id, 'input': str(self._input), 'topic': self._camera.name, 'follow': followed}
+        facts['remembered'] = remembered
         report.write_json(self._output / 'answers.json', entries, facts)
         print(f'answers: {self._output / "answers.png"} {self._output / "answers.json"}')
         print(f'follow:  {self._output / "follow.png"} {followed["video"]}')
@@ -158,6 +162,20 @@ class Demo:
         )
         outcome = {'query': query, 'message': result.message, 'video': video, 'frames': len(seen)}
         return {**outcome, 'boxes_judged': len(known), 'boxes_right': sum(known)}
+
+    def _recall(self, client: Client, query: str) -> dict[str, Any]:
+        """Where it was last seen, whether it is in view or not."""
+        response = client.find(query, Find.Request.MEMORY)
+        found = response.outcome == Find.Response.FOUND
+        best = response.candidates[0] if found else None
+        what = 'not remembered' if best is None else f'object {best.object_id}, last seen {best.unseen:.1f} s ago'
+        if response.outcome == Find.Response.AMBIGUOUS:
+            what = f'{len(response.candidates)} remembered objects match'
+        self._say(f"memory: '{query}': {what}")
+        stamp = self._recorded(stamp_to_ns(best.header.stamp)) if best else 0
+        box = [round(float(v), 1) for v in best.box] if best else []
+        answer = {'query': query, 'answer': Outcome(response.outcome).name, 'recorded_stamp': stamp, 'box': box}
+        return {**answer, 'object_id': best.object_id if best else '', 'unseen': best.unseen if best else -1.0}
 
     def _pictures(self, client: Client, query: str, seen: Sequence[Candidate]) -> list[Pixels]:
         images = ((client.image(c.stamp), c) for c in seen)

@@ -99,9 +99,9 @@ class Client:
         count = len(self.stamps)
         self.wait(lambda: len(self.stamps) > count, 'next frame')
 
-    def find(self, text: str) -> Find.Response:
-        """Ask where something is now. Raises UserError when the question cannot be answered."""
-        request = Find.Request(scope=Find.Request.NOW)
+    def find(self, text: str, scope: int = Find.Request.NOW) -> Find.Response:
+        """Ask where something is, or was last seen. Raises UserError when the question cannot be answered."""
+        request = Find.Request(scope=scope)
         request.query.text = text
         future = self._find.call_async(request)
         self.wait(future.done, f"answer to '{text}'")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lifecycle node: `objects` in; tracks and targets out; answers `find` and runs `follow`."""
+"""Lifecycle node: `objects` in; tracks and targets out; answers `find`, runs `follow`, remembers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from embedder_ros.msg import ModelInfo, ObjectEmbeddings, Query, Region
 from embedder_ros.nodes import diagnostics, lifecycle, messages, parameters, wire
 from embedder_ros.nodes.embedding import QueryEmbedder, RemoteEmbedder
 from embedder_ros.nodes.follow import FollowServer
+from embedder_ros.nodes.memory import MemoryServer
 from embedder_ros.srv import Find
-from embedder_ros.types import Answer, UserError
+from embedder_ros.types import Answer, Outcome, UserError
 from embedder_ros.types import ModelInfo as Model
 
 DEFAULT_CANDIDATES = 5
@@ -24,7 +25,7 @@ MAX_CANDIDATES = 100
 
 
 class Grounder(LifecycleNode):
-    """Tracks every camera and answers questions about what is in view.
+    """Tracks every camera, remembers objects, and answers questions about what is in view and what was.
 
     Args:
         embedder: embeds queries; None asks an embedder node in another process.
@@ -38,6 +39,7 @@ class Grounder(LifecycleNode):
         self._queries = embedder or RemoteEmbedder(self)
         self._active = False
         self._follow: FollowServer | None = None
+        self.memory_server: MemoryServer | None = None
         self._invalid = 0
         self._reporter = diagnostics.Reporter(self, self._diagnose)
 
@@ -48,6 +50,7 @@ class Grounder(LifecycleNode):
         self._tracks = self.create_lifecycle_publisher(*wire.TRACKS.args)
         self._find = wire.offer(self, wire.FIND, self._on_find)
         self._follow = FollowServer(self)
+        self.memory_server = MemoryServer(self, self._queries, self._values)
         self._subscriptions_in = [
             self.create_subscription(ModelInfo, wire.MODEL.name, self._on_model, wire.STATE_QOS),
             self.create_subscription(ObjectEmbeddings, wire.OBJECTS.name, self._on_objects, wire.OUTPUT_QOS),
@@ -71,6 +74,8 @@ class Grounder(LifecycleNode):
         """Withdraw the services."""
         self._follow.destroy()
         self._follow = None
+        self.memory_server.destroy()
+        self.memory_server = None
         self.destroy_service(self._find)
         self.destroy_lifecycle_publisher(self._tracks)
         for subscription in self._subscriptions_in:
@@ -89,6 +94,7 @@ class Grounder(LifecycleNode):
         self._active = False
         if self._follow is not None:
             self._follow.end_all('the grounder was deactivated')
+            self.memory_server.flush()
         if self.scene is not None:
             self.scene = self._new_scene(self.scene.model)
 
@@ -109,24 +115,17 @@ class Grounder(LifecycleNode):
 
     async def question(self, query: Query) -> Question:
         """What a message asks for, embedded. Raises UserError for none or several queries, or one that fails."""
-        region = query.region
-        kinds = {
-            'text': bool(query.text),
-            'object_id': bool(query.object_id),
-            'track_id': bool(query.track_id),
-            'region': any(map(len, (region.box, region.point, region.mask.data, region.image.data))),
-        }
-        given = [name for name, there in kinds.items() if there]
-        if len(given) != 1:
-            raise UserError(f'a query is one of {", ".join(kinds)}; {", ".join(given) or "none"} given')
-        if query.object_id:
-            raise UserError('this version has no object memory: ask by text, track_id or region')
-        if query.track_id:
+        given = messages.query_kind(query)
+        if given == 'object_id':
+            known = self.memory_server.known(query.object_id)
+            words = f'object {known.name or known.object_id}'
+            return Question(known.views[0].embedding, words, by_identity=True, object_id=known.object_id)
+        if given == 'track_id':
             track = self.ready_scene().track(query.track_id)
             return Question(track.embedding, f'track {query.track_id}', by_identity=True, track_id=query.track_id)
-        if query.text:
+        if given == 'text':
             return Question(await self._queries.text(query.text), query.text)
-        return Question(await self._queries.region(region), 'region', by_identity=True)
+        return Question((await self._queries.region(query.region)).embedding, 'region', by_identity=True)
 
     def find(self, question: Question, cameras: Sequence[str], max_age: float = 0.0, limit: int = 0) -> Answer:
         """Ground a question in the newest views. Raises UserError."""
@@ -135,7 +134,7 @@ class Grounder(LifecycleNode):
             cameras=cameras,
             now=self.now,
             max_age=max_age or self._values.max_age,
-            max_candidates=min(limit or DEFAULT_CANDIDATES, MAX_CANDIDATES),
+            max_candidates=_limit(limit),
         )
 
     def _new_scene(self, model: Model) -> Scene:
@@ -155,6 +154,7 @@ class Grounder(LifecycleNode):
         if self.scene is None or self.scene.model.model_id != model.model_id:
             self._follow.end_all(f'the model is now {model.model_id}; ask again')
             self.scene = self._new_scene(model)
+            self.memory_server.use(replace(model, calibration=self.scene.calibration))
 
     def _on_objects(self, msg: ObjectEmbeddings) -> None:
         if not self._active or self.scene is None:
@@ -166,25 +166,39 @@ class Grounder(LifecycleNode):
             self._invalid += 1
             self.get_logger().warning(f'objects message skipped: {error}', throttle_duration_sec=10.0)
             return
+        tracks = self.memory_server.recognise(observation, tracks)
+        self.scene.recognised(observation.camera, tracks)
         self._tracks.publish(messages.tracks_to_msg(tracks, observation))
         self._follow.on_frame(observation, tracks)
 
     async def _on_find(self, request: Find.Request, response: Find.Response) -> Find.Response:
         try:
-            if request.scope == Find.Request.MEMORY:
-                raise UserError('this version has no object memory: use scope NOW')
-            if request.scope not in (Find.Request.NOW, Find.Request.BOTH):
-                raise UserError(f'scope {request.scope} is none of NOW 0, MEMORY 1, BOTH 2')
-            self.ready_scene()
-            question = await self.question(request.query)
-            answer = self.find(question, list(request.cameras), request.max_age, request.max_candidates)
+            answer, position_frame = await self._answer(request)
         except UserError as error:
             response.message = str(error)
             return response
-        messages.answer_to_response(answer, response)
-        if request.thumbnails:
+        messages.answer_to_response(answer, response, position_frame)
+        if request.thumbnails and not position_frame:
             await self._add_thumbnails(response)
+        self.memory_server.describe(response.candidates, request.thumbnails)
         return response
+
+    async def _answer(self, request: Find.Request) -> tuple[Answer, str]:
+        """The answer in the scope that is asked for, and the frame that its positions are in, '' for each its own."""
+        scope, remembered = request.scope, (Find.Request.MEMORY, Find.Request.BOTH)
+        if scope not in (Find.Request.NOW, *remembered):
+            raise UserError(f'scope {scope} is none of NOW 0, MEMORY 1, BOTH 2')
+        self.ready_scene()
+        question = await self.question(request.query)
+        if scope != Find.Request.MEMORY:
+            cameras = list(request.cameras)
+            answer = self.find(
+                question, cameras, request.max_age if scope == Find.Request.NOW else 0.0, request.max_candidates
+            )
+            self.memory_server.found(request.query.text, answer)
+            if scope == Find.Request.NOW or answer.outcome is not Outcome.NOT_FOUND:
+                return answer, ''
+        return self.memory_server.find(question, request, _limit(request.max_candidates)), self._values.map_frame
 
     async def _add_thumbnails(self, response: Find.Response) -> None:
         for candidate in response.candidates:
@@ -203,7 +217,12 @@ class Grounder(LifecycleNode):
             values |= {f'live tracks, {name}': len(view.tracks) for name, view in self.scene.views.items()}
         if self.failure:
             level, message = diagnostics.ERROR, self.failure
-        return [diagnostics.status(self, 'scene', level, message, values)]
+        statuses = [diagnostics.status(self, 'scene', level, message, values)]
+        return statuses + ([self.memory_server.status()] if self.memory_server is not None else [])
+
+
+def _limit(asked: int) -> int:
+    return min(asked or DEFAULT_CANDIDATES, MAX_CANDIDATES)
 
 
 def main(args: Sequence[str] | None = None) -> None:

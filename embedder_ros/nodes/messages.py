@@ -21,7 +21,7 @@ from std_msgs.msg import Header
 
 from embedder_ros.images import to_field
 from embedder_ros.models.base import TextKind
-from embedder_ros.msg import GroundedObject, ObjectEmbeddings, Tracks
+from embedder_ros.msg import GroundedObject, ObjectEmbeddings, Query, Tracks
 from embedder_ros.msg import ModelInfo as ModelInfoMsg
 from embedder_ros.nodes.images import rgb_to_jpeg
 from embedder_ros.srv import EmbedRegion, EmbedText, Find
@@ -67,6 +67,21 @@ def ns_to_stamp(nanoseconds: int) -> Time:
 def header(stamp: int, frame_id: str) -> Header:
     """A header from nanoseconds and a frame name."""
     return Header(stamp=ns_to_stamp(stamp), frame_id=frame_id)
+
+
+def query_kind(query: Query) -> str:
+    """Which of its fields a query gives. Raises UserError unless it is exactly one."""
+    region = query.region
+    kinds = {
+        'text': bool(query.text),
+        'object_id': bool(query.object_id),
+        'track_id': bool(query.track_id),
+        'region': any(map(len, (region.box, region.point, region.mask.data, region.image.data))),
+    }
+    given = [name for name, there in kinds.items() if there]
+    if len(given) != 1:
+        raise UserError(f'a query is one of {", ".join(kinds)}; {", ".join(given) or "none"} given')
+    return given[0]
 
 
 def observation_to_msg(observation: Observation) -> ObjectEmbeddings:
@@ -124,8 +139,8 @@ def tracks_to_msg(tracks: Sequence[Track], observation: Observation) -> Tracks:
     return msg
 
 
-def candidate_to_msg(candidate: Candidate) -> GroundedObject:
-    """One candidate, without name and thumbnail."""
+def candidate_to_msg(candidate: Candidate, position_frame: str = '') -> GroundedObject:
+    """One candidate, without name and thumbnail. Its position is in `position_frame`, '' means in its own frame_id."""
     c = candidate
     msg = GroundedObject(header=header(c.stamp, c.frame_id), camera=c.camera, object_id=c.object_id)
     msg.box = np.asarray(c.box, np.float32)
@@ -134,18 +149,21 @@ def candidate_to_msg(candidate: Candidate) -> GroundedObject:
     msg.unseen = float(c.unseen)
     msg.has_position = c.position is not None and bool(np.isfinite(c.position).all())
     if msg.has_position:
-        msg.position = PointStamped(header=msg.header)
+        msg.position = PointStamped(header=header(c.stamp, position_frame or c.frame_id))
         msg.position.point.x, msg.position.point.y, msg.position.point.z = map(float, c.position)
     return msg
 
 
-def answer_to_response(answer: Answer, response: Find.Response) -> Find.Response:
-    """Fill the response of `find`. Whatever the outcome it is a success: the question was answered."""
+def answer_to_response(answer: Answer, response: Find.Response, position_frame: str = '') -> Find.Response:
+    """Fill the response of `find`. Whatever the outcome it is a success: the question was answered.
+
+    Positions are in `position_frame`, '' means in each candidate's frame_id.
+    """
     best = answer.candidates[0] if answer.candidates else None
     response.success = True
     response.message = _SENTENCES[answer.reason].format(answer=answer, best=best, count=len(answer.candidates))
     response.outcome, response.reason = answer.outcome.value, answer.reason
-    response.candidates = [candidate_to_msg(c) for c in answer.candidates]
+    response.candidates = [candidate_to_msg(c, position_frame) for c in answer.candidates]
     response.margin, response.threshold, response.age = map(float, (answer.margin, answer.threshold, answer.age))
     response.frames_searched, response.objects_searched = answer.frames_searched, answer.objects_searched
     return response

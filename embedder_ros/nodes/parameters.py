@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from embedder_ros.memory.policy import Settings
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
@@ -141,6 +143,95 @@ GROUNDER = (
         'occlusions and risks picking up a look-alike.',
         0.0,
         600.0,
+    ),
+)
+
+# Settings of the memory that robots differ in, as parameters memory_<name>; the others keep memory/policy.py's values.
+MEMORY_SETTINGS = {
+    'same': (
+        'Probability of being the same individual that recognises an object. Raising it remembers one thing as '
+        'several, lowering it takes look-alikes for one.',
+        0.0,
+        1.0,
+    ),
+    'similar': (
+        'Probability from which a remembered object may be what is seen. Raising it remembers a thing twice when it is '
+        'seen from a new side, lowering it leaves more tracks without an object.',
+        0.0,
+        1.0,
+    ),
+    'margin': (
+        'Lead in cosine over the second object that recognising needs; -1 derives it from the model. Raising it leaves '
+        'look-alikes undecided, lowering it swaps them.',
+        -1.0,
+        2.0,
+    ),
+    'place_radius': (
+        'Metres round its place within which an object is expected; needs map_frame. Raising it takes a look-alike put '
+        'near the old place for the old thing.',
+        0.0,
+        100.0,
+    ),
+    'max_speed': (
+        'Metres a second at which a thing can be carried; needs map_frame. Raising it lets look-alikes far away be '
+        'merged.',
+        0.0,
+        1000.0,
+    ),
+    'settle': (
+        'Seconds a track is seen before it may become a new object. Raising it forgets what passes quickly.',
+        0.0,
+        3600.0,
+    ),
+    'max_objects': (
+        'Objects kept; beyond, the one unseen for longest that nobody named is dropped. Raising it costs memory and '
+        'time.',
+        1,
+        10_000_000,
+    ),
+    'flood_rate': (
+        'New objects a minute, after a first burst. Raising it lets a broken camera fill the memory.',
+        0.0,
+        1e6,
+    ),
+    'gone': (
+        'Presence below which an object is no longer told as being there; needs map_frame. Raising it gives up on '
+        'things sooner.',
+        0.0,
+        1.0,
+    ),
+    'frame_interval': (
+        'Seconds between remembered frames of one camera, for search_frames. Lowering it costs disk and memory.',
+        0.01,
+        1e6,
+    ),
+    'keep_frames': (
+        'Seconds that frames are remembered. Raising it costs disk, memory and time in search_frames.',
+        0.0,
+        1e9,
+    ),
+}
+GROUNDER += (
+    Parameter(
+        'memory',
+        '',
+        "Where objects are remembered: a file ('~/.ros/objects.db'), a fleet's server ('postgresql://user@host/db'), "
+        "or '' for RAM, which is forgotten at the end.",
+    ),
+    Parameter('map_id', '', 'Name of the place; what is remembered in one map is never compared with another.'),
+    Parameter(
+        'map_frame',
+        '',
+        "Frame that tf2 gives camera poses in, 'map'. With '' nothing is known about places: no moved, no gone.",
+    ),
+    Parameter(
+        'allow_person_identity',
+        False,
+        'Whether people are remembered and recognised as individuals. Raises questions of privacy and law.',
+    ),
+    *(
+        Parameter(f'memory_{name}', getattr(Settings(), name), sentence, low, high)
+        for name, (sentence, low, high) in MEMORY_SETTINGS.items()
     ),
 )
 

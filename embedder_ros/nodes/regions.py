@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,13 @@ def embed_region(region: Any, pipeline: Pipeline, worker: Worker) -> tuple[Frame
     """The meant frame and an Observation with exactly one row: the meant box.
 
     Raises:
-        UserError: unknown camera, no such frame, no or several of box, point and mask, or a box outside the image.
+        UserError: unknown camera, no such frame, no or several of box, point and mask, or a box outside the image. An
+            image of its own needs none: the whole of it is meant, as an example.
     """
     frame = meant_frame(region, worker)
     given = [name for name in ('box', 'point') if len(getattr(region, name))] + ['mask'] * bool(len(region.mask.data))
+    if not given and len(region.image.data):
+        return frame, _exemplar(frame, pipeline)
     if len(given) != 1:
         raise UserError(f'a region is one of box, point or mask; {", ".join(given) or "none"} given')
     if given == ['point']:
@@ -50,6 +54,12 @@ def meant_frame(region: Any, worker: Worker) -> Frame:
             'frame_history, or give the image itself'
         )
     return match[-1]
+
+
+def _exemplar(frame: Frame, pipeline: Pipeline) -> Observation:
+    """The whole image as the example of what is looked for (MODELS.md 1.8, image exemplar)."""
+    whole = pipeline.embed_boxes(frame, np.array([[0, 0, frame.width, frame.height]], np.float32))
+    return replace(whole, embeddings=pipeline.embedder.embed_exemplar([frame]))
 
 
 def _inside(box: FloatArray, frame: Frame) -> FloatArray:

@@ -17,7 +17,16 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from embedder_ros.action import Follow
 from embedder_ros.msg import ModelInfo, ObjectEmbeddings, Targets, Tracks
-from embedder_ros.srv import EmbedRegion, EmbedText, Find
+from embedder_ros.srv import (
+    EmbedRegion,
+    EmbedText,
+    Find,
+    Forget,
+    ListObjects,
+    Reidentify,
+    Remember,
+    SearchFrames,
+)
 
 # REP-2003: a best-effort subscription hears best-effort and reliable cameras alike. Depth 1: only the newest counts.
 CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -91,11 +100,18 @@ DIAGNOSTICS = Topic('/diagnostics', DiagnosticArray, OUTPUT_QOS, 'both', 'Named 
 EMBED_TEXT = Service('embed_text', EmbedText, 'embedder', 'Texts to embeddings.')
 EMBED_REGION = Service('embed_region', EmbedRegion, 'embedder', 'A box, point or mask of a frame to an embedding.')
 FIND = Service('find', Find, 'grounder', '"Find the red handle": found, ambiguous or not found, with candidates.')
+REIDENTIFY = Service(
+    'reidentify', Reidentify, 'grounder', 'Is this a remembered individual: same, unknown, or refused.'
+)
+REMEMBER = Service('remember', Remember, 'grounder', 'Name an object and keep it.')
+FORGET = Service('forget', Forget, 'grounder', 'Really delete objects: rows, views, thumbnails, index entries.')
+LIST_OBJECTS = Service('list_objects', ListObjects, 'grounder', 'What is remembered, by name, camera and time.')
+SEARCH_FRAMES = Service('search_frames', SearchFrames, 'grounder', 'Which remembered frame shows it.')
 FOLLOW = Service('follow', Follow, 'grounder', 'Find once, then the target in every frame until cancelled.')
 
 SUBSCRIBED = (IMAGE, COMPRESSED, DEPTH, CAMERA_INFO)
 PUBLISHED = (OBJECTS, MODEL, PICTURE, TRACKS, TARGETS, DIAGNOSTICS)
-SERVICES = (EMBED_TEXT, EMBED_REGION, FIND)
+SERVICES = (EMBED_TEXT, EMBED_REGION, FIND, REIDENTIFY, REMEMBER, FORGET, LIST_OBJECTS, SEARCH_FRAMES)
 ACTIONS = (FOLLOW,)
 
 

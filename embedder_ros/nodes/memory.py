@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grounder's object memory: opens it for the running model, feeds it with tracks and pictures, answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+
+from embedder_ros.grounding.scene import Question
+from embedder_ros.memory.memory import Memory, Place
+from embedder_ros.memory.open import open_store
+from embedder_ros.memory.policy import Settings
+from embedder_ros.memory.store import Filter, Store
+from embedder_ros.models.base import TextKind
+from embedder_ros.msg import Query, Region
+from embedder_ros.nodes import diagnostics, messages, parameters, recall, wire
+from embedder_ros.nodes.embedding import QueryEmbedder
+from embedder_ros.nodes.images import smaller_jpeg
+from embedder_ros.nodes.poses import Poses
+from embedder_ros.srv import Forget, ListObjects, Reidentify, Remember, SearchFrames
+from embedder_ros.types import Answer, ModelInfo, Object, Observation, Outcome, Track, UserError, box_iou
+
+PERSON = 'a person'  # what tells people from things
+RETRY = 5.0  # seconds until a memory that could not be opened is tried again
+THUMBNAIL = 160  # longer side of an object's picture, pixels
+FRAME_THUMBNAIL = 320
+MAX_OBJECTS, LISTED, FRAMES = 1000, 100, 10  # most listed at once, and what 0 means in a request
+SAME_PLACE = 0.5  # overlap by which a region means a track
+
+_BY = {SearchFrames.Request.OBJECTS: 'objects', SearchFrames.Request.SHORT: 'short', SearchFrames.Request.LONG: 'long'}
+
+
+class MemoryServer:
+    """One memory for the model that runs.
+
+    Args:
+        grounder: the node; its scene, questions and clock are used.
+        queries: embeds, and cuts pictures out of recent frames.
+        values: the grounder's parameters.
+
+    Raises:
+        UserError: a map frame is named and tf2 is not installed.
+    """
+
+    def __init__(self, grounder: Any, queries: QueryEmbedder, values: Any) -> None:
+        self._node, self._queries, self._values = grounder, queries, values
+        self._memory: Memory | None = None
+        self._store: Store | None = None
+        self._failure = 'no model yet'
+        self._wanted: ModelInfo | None = None
+        self._opening = False
+        self._poses = Poses(grounder, values.map_frame)
+        callbacks = {
+            wire.REIDENTIFY: self._on_reidentify,
+            wire.REMEMBER: self._on_remember,
+            wire.FORGET: self._on_forget,
+            wire.LIST_OBJECTS: self._on_list,
+            wire.SEARCH_FRAMES: self._on_search,
+        }
+        self._offered = [wire.offer(grounder, s, _told(callback)) for s, callback in callbacks.items()]
+        self._timer = grounder.create_timer(RETRY, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def destroy(self) -> None:
+        """Withdraw the services and close the store."""
+        self._node.destroy_timer(self._timer)
+        for service in self._offered:
+            self._node.destroy_service(service)
+        self._wanted = None
+        self.close()
+
+    def close(self) -> None:
+        """Write what is not yet written and close the store; harmless when repeated."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            try:
+                memory.close()
+            except UserError as error:
+                self._node.get_logger().error(f'object memory: {error}')
+
+    def use(self, model: ModelInfo) -> None:
+        """Remember with this model from now on. Another model's memory is closed, not touched."""
+        self.close()
+        self._wanted, self._failure = model, 'the memory is being opened'
+        self._tick()
+
+    @property
+    def memory(self) -> Memory:
+        """The open memory. Raises UserError, saying why there is none."""
+        if self._memory is None:
+            raise UserError(f'no object memory: {self._failure}')
+        return self._memory
+
+    def known(self, object_id: str) -> Object:
+        """A remembered object. Raises UserError for an unknown id."""
+        known = self.memory.get(object_id)
+        if known is None:
+            raise UserError(f"no remembered object '{object_id}'; see service list_objects")
+        return known
+
+    def flush(self) -> None:
+        """Write what is not yet written."""
+        if self._memory is not None:
+            try:
+                self._memory.flush()
+            except UserError as error:
+                self._memory.report.refused(error)
+
+    def recognise(self, observation: Observation, tracks: list[Track]) -> list[Track]:
+        """The tracks with the ids of the objects they were recognised as."""
+        memory = self._memory
+        if memory is None:
+            return tracks
+        pose = self._poses.camera_to_map(observation.frame_id, observation.stamp)
+        tracks = memory.update(observation, tracks, pose=pose, now=self._node.now)
+        wanted, keep = memory.wants_thumbnails(observation), memory.wants_frame(observation)
+        if wanted or keep:
+            self._node.executor.create_task(self._take_pictures, memory, observation, tracks, wanted, keep)
+        return tracks
+
+    def find(self, question: Question, request: Any, limit: int) -> Answer:
+        """Ground a question in what is remembered. Raises UserError."""
+        cameras, age = tuple(request.cameras), request.max_age
+        if question.object_id:
+            return recall.one(self.memory, question.object_id, cameras, age, self._node.now)
+        return self.memory.find(
+            question.vector,
+            by_identity=question.by_identity,
+            max_age=age,
+            cameras=cameras,
+            limit=limit,
+            now=self._node.now,
+        )
+
+    def found(self, text: str, answer: Answer) -> None:
+        """Label the object that a text found."""
+        best = answer.candidates[0] if answer.candidates else None
+        if text and self._memory is not None and answer.outcome is Outcome.FOUND and best and best.object_id:
+            with contextlib.suppress(UserError):  # forgotten meanwhile
+                self._memory.label(best.object_id, text)
+
+    def describe(self, candidates: Sequence[Any], thumbnails: bool) -> None:
+        """Fill name, and from memory the thumbnail where one is asked for and missing, into GroundedObject messages."""
+        for candidate in candidates if self._memory is not None else ():
+            known = self._memory.get(candidate.object_id) if candidate.object_id else None
+            if known is None:
+                continue
+            candidate.name = known.name
+            if thumbnails and not len(candidate.thumbnail.data):
+                candidate.thumbnail = recall.thumbnail(known)
+
+    def status(self) -> DiagnosticStatus:
+        """For /diagnostics."""
+        memory = self._memory
+        if memory is None:
+            return diagnostics.status(self._node, 'memory', diagnostics.WARN, self._failure, {})
+        objects, frames = self._store.count()
+        values: dict[str, Any] = {'kept in': self._values.memory or 'RAM', 'objects': objects, 'frames': frames}
+        values |= dict(memory.report.counts) | {'frames without a pose': self._poses.missing}
+        if memory.report.failure:
+            return diagnostics.status(self._node, 'memory', diagnostics.ERROR, memory.report.failure, values)
+        return diagnostics.status(self._node, 'memory', diagnostics.OK, 'remembering', values)
+
+    def _tick(self) -> None:
+        self.flush()
+        if self._memory is None and self._wanted is not None and not self._opening and self._node.executor is not None:
+            self._opening = True
+            self._node.executor.create_task(self._open, self._wanted)
+
+    async def _open(self, model: ModelInfo) -> None:
+        try:
+            memory = await self._opened(model)
+        except UserError as error:
+            if str(error) != self._failure:
+                self._node.get_logger().error(f'no object memory: {error}')
+            self._failure = str(error)
+            return
+        finally:
+            self._opening = False
+        if model is self._wanted:
+            self._memory = memory
+        else:  # another model came meanwhile
+            memory.close()
+
+    async def _opened(self, model: ModelInfo) -> Memory:
+        v = self._values
+        person = None if v.allow_person_identity else await self._queries.text(PERSON)
+        settings = Settings(**{name: getattr(v, f'memory_{name}') for name in parameters.MEMORY_SETTINGS})
+        self._store = open_store(v.memory, v.map_id, model, capacity=settings.max_objects)
+        return Memory(
+            self._store,
+            model,
+            map_id=v.map_id,
+            settings=settings,
+            map_frame=v.map_frame,
+            person=person,
+            allow_person_identity=v.allow_person_identity,
+        )
+
+    async def _take_pictures(
+        self, memory: Memory, observation: Observation, tracks: list[Track], wanted: dict[int, str], keep: bool
+    ) -> None:
+        o = observation
+        for row, object_id in wanted.items():
+            picture = await self._picture(o, o.boxes[row], THUMBNAIL)
+            if picture:
+                memory.add_thumbnail(object_id, o.stamp, o.camera, picture)
+        if keep:
+            memory.keep_frame(o, tracks, thumbnail=await self._picture(o, [0, 0, o.width, o.height], FRAME_THUMBNAIL))
+
+    async def _picture(self, o: Observation, box: Any, side: int) -> bytes:
+        try:
+            region = Region(header=messages.header(o.stamp, o.frame_id), camera=o.camera, box=box)
+            return smaller_jpeg(await self._queries.thumbnail(region), side)
+        except UserError:  # the frame is gone, or the embedder is: a view without a picture is still a view
+            return b''
+
+    async def _on_reidentify(self, request: Reidentify.Request, response: Reidentify.Response) -> None:
+        query, limits = request.target, {'cameras': tuple(request.cameras), 'max_age': request.max_age}
+        limits |= {'limit': request.max_candidates or 5, 'now': self._node.now}
+        if query.text:
+            raise UserError('whether it is the same one is seen, not said: give an object_id, a track_id or a region')
+        messages.query_kind(query)
+        if query.object_id or query.track_id:
+            decision = self.memory.reidentify(object_id=query.object_id, track_id=query.track_id, **limits)
+        else:
+            seen = await self._queries.region(query.region)
+            place = Place(seen.camera, seen.stamp, seen.box) if seen.camera else None
+            decision = self.memory.reidentify(embedding=seen.embedding, place=place, **limits)
+        recall.fill_decision(response, decision, self._values.map_frame)
+        self.describe(response.candidates, request.thumbnails)
+
+    async def _on_remember(self, request: Remember.Request, response: Remember.Response) -> None:
+        object_id, track_id = await self._meant(request.target)
+        known = self.memory.remember(object_id=object_id, track_id=track_id, name=request.name.strip())
+        response.object = recall.object_to_msg(known)
+        response.success, response.message = True, f"kept as '{known.name}'" if known.name else 'kept'
+
+    async def _meant(self, query: Query) -> tuple[str, int]:
+        """The object or track that a query means now: (object id or '', track id or 0). Raises UserError."""
+        messages.query_kind(query)
+        if query.object_id or query.track_id:
+            return query.object_id, query.track_id
+        if query.text:
+            answer = self._node.find(await self._node.question(query), [])
+            if answer.outcome is not Outcome.FOUND:
+                raise UserError(
+                    f"'{query.text}' is {answer.outcome.name} ({answer.reason}); give a track_id or a region"
+                )
+            best = answer.candidates[0]
+            return (best.object_id, 0) if best.object_id else ('', best.track_id)
+        seen = await self._queries.region(query.region)
+        view = self._node.ready_scene().views.get(seen.camera)
+        tracks = [t for t in view.tracks if t.row >= 0] if view else []
+        overlap = [float(box_iou(t.box[None], seen.box[None])[0, 0]) for t in tracks]
+        if max(overlap, default=0.0) >= SAME_PLACE:
+            track = tracks[overlap.index(max(overlap))]
+            return (track.object_id, 0) if track.object_id else ('', track.track_id)
+        decision = self.memory.reidentify(embedding=seen.embedding, now=self._node.now)
+        return recall.one_object(decision), 0
+
+    async def _on_forget(self, request: Forget.Request, response: Forget.Response) -> None:
+        if bool(request.object_ids) == request.all:
+            raise UserError('give object_ids, or all: true, and not both')
+        if request.all:
+            response.forgotten, unknown = self.memory.forget_all(), []
+        else:
+            response.forgotten, unknown = self.memory.forget(list(request.object_ids))
+        response.unknown, response.success = list(unknown), not unknown
+        response.message = f'{response.forgotten} forgotten' + (f', {len(unknown)} unknown' if unknown else '')
+
+    async def _on_list(self, request: ListObjects.Request, response: ListObjects.Response) -> None:
+        if request.map_id not in ('', self._values.map_id):
+            raise UserError(
+                f"this node remembers map '{self._values.map_id}'; to see map '{request.map_id}' set parameter map_id"
+            )
+        since, until = map(messages.stamp_to_ns, (request.since, request.until))
+        which = Filter(since, until, tuple(request.cameras), request.text.strip())
+        limit = min(request.max_objects or LISTED, MAX_OBJECTS)
+        known, response.total = self.memory.objects(which, limit, request.offset)
+        response.objects = [recall.object_to_msg(o, request.thumbnails) for o in known]
+        response.success, response.message = True, f'{len(known)} of {response.total} objects'
+
+    async def _on_search(self, request: SearchFrames.Request, response: SearchFrames.Response) -> None:
+        if request.by not in _BY:
+            raise UserError(f'by {request.by} is none of OBJECTS 0, SHORT 1, LONG 2')
+        by, text = _BY[request.by], request.query.text
+        if text and by != 'objects':
+            vector, by_identity = await self._queries.text(text, TextKind.IMAGE), False
+        else:
+            question = await self._node.question(request.query)
+            vector, by_identity = question.vector, question.by_identity
+        since, until = map(messages.stamp_to_ns, (request.since, request.until))
+        found = self.memory.search_frames(
+            vector,
+            by=by,
+            by_identity=by_identity,
+            cameras=tuple(request.cameras),
+            since=since,
+            until=until,
+            limit=request.max_frames or FRAMES,
+        )
+        response.frames = [recall.frame_to_msg(f, self._values.map_id, request.thumbnails) for f in found.frames]
+        response.frames_searched, response.success = found.searched, True
+        response.message = f'{len(found.frames)} best of {found.searched} remembered frames'
+
+
+def _told(callback: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Any, Any], Awaitable[Any]]:
+    """A service callback that answers a UserError with its message."""
+
+    async def answer(request: Any, response: Any) -> Any:
+        try:
+            await callback(request, response)
+        except UserError as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    return answer
