@@ -61,12 +61,13 @@ def region_loss(objects: Tensor, bank: Tensor, targets: Tensor, mask: Tensor, ca
         objects: (R, H) raw object embeddings of all images of this process.
         bank: (C, H) raw text embeddings: its own texts, then other processes'.
         targets: (R, L) 1 where a text is true of a box, L <= C; texts beyond L are other processes' and true of none.
-        mask: (R, L), 0 where nothing is said; what it says of a row without any 1 holds beyond L as well.
+        mask: (R, L), 0 where nothing is said; a row of zeros is compared with no text beyond L either.
         calibration: of objects and texts.
     """
+    if not targets.numel():
+        return (objects.sum() + bank.sum()) * 0
     extra = len(bank) - targets.shape[1]
-    said = mask.amax(1, keepdim=True) if mask.shape[1] else mask.new_zeros(len(mask), 1)
-    mask = torch.cat([mask, said.expand(-1, extra)], 1)
+    mask = torch.cat([mask, mask.amax(1, keepdim=True).expand(-1, extra)], 1)
     return focal_loss(calibration.logits(objects, bank), F.pad(targets, (0, extra)), mask)
 
 
