@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedder_ros import __version__
 from embedder_ros.commands import options as build
-from embedder_ros.commands import parity
+from embedder_ros.commands import finetune, parity
 from embedder_ros.types import Answer, Frame, Outcome, UserError
 
 if TYPE_CHECKING:
@@ -239,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=params)
 
     parity.add(commands)
+    finetune.add(commands)
     return parser
 
 

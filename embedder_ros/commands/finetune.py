@@ -67,7 +67,7 @@ def finetune(options: argparse.Namespace) -> None:
         from embedder_ros.training.objembed.finetune import Run, Settings
     except ImportError as error:
         raise UserError(
-            f'fine-tuning needs torch, transformers and peft ({error}); run: pip install "embedder_ros[objembed]" peft'
+            f'fine-tuning needs torch, transformers and peft ({error}); run: pip install "embedder_ros[objembed]"'
         ) from error
     from dataclasses import fields
 

@@ -43,8 +43,8 @@ class Batches:
         self._whole = batch * processes
         if short := [number for number, size in enumerate(sizes, 1) if size < self._whole]:
             raise UserError(
-                f'data set {short[0]} has {sizes[short[0] - 1]} records, fewer than the {self._whole} of a batch; lower '
-                '--batch-size or label more images'
+                f'data set {short[0]} has {sizes[short[0] - 1]} records, fewer than the {self._whole} of a batch; '
+                'lower --batch-size or label more images'
             )
         self._kept: tuple[int, list[tuple[int, np.ndarray]]] = -1, []
 
