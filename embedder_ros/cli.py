@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder_ros import __version__
-from embedder_ros.commands import options as build
 from embedder_ros.commands import finetune, parity
+from embedder_ros.commands import options as build
 from embedder_ros.types import Answer, Frame, Outcome, UserError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def find(options: argparse.Namespace) -> None:
     from embedder_ros.grounding.ground import ground
 
     if options.annotate:
-        _check_picture(options.annotate)
+        build.check_picture(options.annotate)
     source = open_source(options.path, topics=options.topic)
     pipeline = build.pipeline(options)
     queries = pipeline.embedder.embed_text(options.text)
@@ -177,27 +177,15 @@ def _as_dict(best: Best) -> dict[str, Any]:
     }
 
 
-def _check_picture(path: Path) -> None:
-    import cv2
-
-    if not cv2.haveImageWriter(str(path)):
-        raise UserError(f'{path} names no picture that can be written; end it in .png or .jpg')
-    if not path.absolute().parent.is_dir():
-        raise UserError(f'{path.parent} is no folder; make it first')
-
-
 def _draw(bests: Sequence[Best], path: Path) -> None:
     """One answer as it is, several on a sheet."""
-    import cv2
-
     from embedder_ros.draw import contact_sheet, draw_answer
 
     pictures = [
         draw_answer(b.frame.image, b.text, b.answer.outcome, b.answer.candidates) for b in bests if b.frame and b.answer
     ]
     picture = contact_sheet(pictures, columns=min(2, len(pictures)))
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise UserError(f'{path} cannot be written; give another place')
+    build.write_picture(path, picture)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -238,7 +226,8 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument('--markdown', action='store_true', help='as tables')
     command.set_defaults(run=params)
 
-    parity.add(commands)
+    for module in (detect, search, score, embed, evaluate, parity):
+        module.add(commands)
     finetune.add(commands)
     return parser
 
