@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedder_ros.evaluation.parity import Difference
-from embedder_ros.types import FloatArray, UserError, box_iou
+from embedder_ros.types import FloatArray, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,8 @@ SHAPES, EXPECTED = 'checkpoint_shapes.json', 'expected.safetensors'
 BOX_TOLERANCE = 1e-3  # pixels, times the box's longer side where that is above 1
 SCORE_TOLERANCE = 1e-5
 TIE = 1e-6  # scores that close may change places
+SPARE = 8  # more of our proposals than theirs, since the last ones may tie with those that follow
+NO_MATCH = 1e9
 
 
 def check_wedetect(folder: Path, salt: str = 'a') -> list[Difference]:
@@ -39,20 +41,20 @@ def check_wedetect(folder: Path, salt: str = 'a') -> list[Difference]:
     from embedder_ros.models.wedetect.select import select
 
     shapes, expected = _read(folder)
-    network = from_tensors({key: made(key, shape, salt) for key, shape in shapes.items()}, str(folder / SHAPES)).eval()
+    network = from_tensors({key: made(key, shape, salt) for key, shape in shapes.items()}, str(folder / SHAPES))
     square, place = letterbox(expected['image_rgb'], network.shape.pixels)
     most = len(expected['proposal_scores'])
     with torch.inference_mode():
         raw = network(torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255)
-        boxes, scores = select(raw.boxes[0], raw.logits[0], most)
+        boxes, scores = select(raw.boxes[0], raw.logits[0], most + SPARE)
         each = raw.logits[0].sigmoid().numpy()
     proposals = place.undo(boxes)
     wanted = expected['raw_boxes_letterboxed']
     return [
-        _difference('raw_boxes_letterboxed', _box_error(raw.boxes[0].numpy(), wanted), BOX_TOLERANCE),
+        _difference('raw_boxes_letterboxed', _raw_error(raw.boxes[0].numpy(), wanted), BOX_TOLERANCE),
         _difference('raw_best_score', _error(each.max(1), expected['raw_best_score']), SCORE_TOLERANCE),
-        _difference('raw_best_prompt', _prompt_error(each, expected['raw_best_prompt']), TIE),
-        _difference('proposal_scores', _error(scores, expected['proposal_scores']), SCORE_TOLERANCE),
+        _difference('raw_best_prompt', _prompt_error(each, expected['raw_best_prompt']), SCORE_TOLERANCE),
+        _difference('proposal_scores', _error(scores[:most], expected['proposal_scores']), SCORE_TOLERANCE),
         _difference('proposals_xyxy', _proposal_error(proposals, scores, expected), BOX_TOLERANCE),
     ]
 
@@ -108,12 +110,14 @@ def _error(ours: FloatArray, theirs: FloatArray) -> float:
     return float(np.abs(ours - theirs).max(initial=0)) if ours.shape == theirs.shape else float('inf')
 
 
-def _box_error(ours: FloatArray, theirs: FloatArray) -> float:
-    """Largest difference of a coordinate, relative to the box's longer side where that is above a pixel."""
-    if ours.shape != theirs.shape:
-        return float('inf')
-    side = np.maximum(1, np.abs(theirs[:, 2:] - theirs[:, :2]).max(axis=1, keepdims=True))
-    return float((np.abs(ours - theirs) / side).max(initial=0))
+def _box_error(ours: FloatArray, theirs: FloatArray) -> FloatArray:
+    """(...) the largest difference of a coordinate, relative to the box's longer side where that is above a pixel."""
+    side = np.abs(theirs[..., 2:] - theirs[..., :2]).max(axis=-1)
+    return np.abs(ours - theirs).max(axis=-1) / np.maximum(1, side)
+
+
+def _raw_error(ours: FloatArray, theirs: FloatArray) -> float:
+    return float(_box_error(ours, theirs).max(initial=0)) if ours.shape == theirs.shape else float('inf')
 
 
 def _prompt_error(scores: FloatArray, theirs: np.ndarray) -> float:
@@ -124,15 +128,14 @@ def _prompt_error(scores: FloatArray, theirs: np.ndarray) -> float:
 
 
 def _proposal_error(ours: FloatArray, scores: FloatArray, expected: dict[str, np.ndarray]) -> float:
-    """Each of their boxes against our nearest one of a score within TIE: ties may be in another order."""
+    """Each of their boxes against one of ours that has the same score, which is the same place but for ties."""
+    from scipy.optimize import linear_sum_assignment
+
     theirs, their_scores = expected['proposals_xyxy'], expected['proposal_scores']
-    if ours.shape != theirs.shape:
+    if len(ours) < len(theirs) or theirs.shape != (len(their_scores), 4):
         return float('inf')
-    worst = 0.0
-    for box, score in zip(theirs, their_scores, strict=True):
-        near = np.flatnonzero(np.abs(scores - score) <= TIE + SCORE_TOLERANCE)
-        if not len(near):
-            return float('inf')
-        best = near[box_iou(box[None], ours[near])[0].argmax()]
-        worst = max(worst, _box_error(ours[best][None], box[None]))
-    return worst
+    tie = TIE + _error(scores[: len(theirs)], their_scores)
+    error = _box_error(ours[None], theirs[:, None])  # (theirs, ours)
+    error[np.abs(their_scores[:, None] - scores) > tie] = NO_MATCH
+    worst = float(error[linear_sum_assignment(error)].max(initial=0))
+    return worst if worst < NO_MATCH else float('inf')

@@ -8,21 +8,22 @@ from pathlib import Path
 from embedder_ros.models.base import Proposer
 
 
-def load_proposer(source: str, *, device: str = 'auto', threads: int = 0) -> Proposer:
+def load_proposer(source: str, *, device: str = 'auto', precision: str = 'auto', threads: int = 0) -> Proposer:
     """A source of boxes for any embedder.
 
     Args:
         source: 'nano', or the path of a wedetect_*_uni.pth.
         device: 'auto', 'cpu' or 'cuda'.
-        threads: CPU threads of nano's networks; 0 lets the runtime choose.
+        precision: 'auto' or 'fp32'; WeDetect-Uni also runs in 'bf16' and, on a GPU, 'fp16'.
+        threads: CPU threads; 0 lets the runtime choose. For WeDetect-Uni, of the whole process.
 
     Raises:
-        UserError: a file or device that is not there, or a damaged file.
+        UserError: a file, device or precision that is not there, or a damaged file.
     """
     if source == 'nano':
         from embedder_ros.proposals.nano import NanoProposals
 
-        return NanoProposals(device=device, threads=threads)
+        return NanoProposals(device=device, precision=precision, threads=threads)
     from embedder_ros.proposals.wedetect import WeDetectProposals
 
-    return WeDetectProposals(Path(source).expanduser(), device=device)
+    return WeDetectProposals(Path(source).expanduser(), device=device, precision=precision, threads=threads)

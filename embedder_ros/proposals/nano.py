@@ -13,9 +13,9 @@ from embedder_ros.types import Boxes, Frame
 class NanoProposals:
     """Runs nano's own encoder, since another embedder's encoding is of no use to it. Arguments as nano.load."""
 
-    def __init__(self, *, device: str = 'auto', threads: int = 0) -> None:
-        self._embedder, self._proposer = nano.load(nano.WEIGHTS, device=device, threads=threads)
+    def __init__(self, *, device: str = 'auto', precision: str = 'auto', threads: int = 0) -> None:
+        self.embedder, self.proposer = nano.load(nano.WEIGHTS, device=device, precision=precision, threads=threads)
 
     def propose(self, frames: Sequence[Frame], encoded: Sequence[Any], max_objects: int) -> list[Boxes]:
         """See Proposer; `encoded` is not looked at."""
-        return self._proposer.propose(frames, self._embedder.encode(frames), max_objects)
+        return self.proposer.propose(frames, self.embedder.encode(frames), max_objects)

@@ -44,6 +44,10 @@ def letterbox(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], L
     rest_x, rest_y = side - size[0], side - size[1]
     x, y = rest_x // 2, rest_y // 2
     square = np.full((side, side, 3), PAD, np.uint8)
-    scaled = Image.fromarray(image) if size == (width, height) else Image.fromarray(image).resize(size, Image.BILINEAR)
+    scaled = (
+        Image.fromarray(image)
+        if size == (width, height)
+        else Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+    )
     square[y : y + size[1], x : x + size[0]] = np.asarray(scaled)
     return square, Letterbox(ratio, rest_x / 2, rest_y / 2, width, height)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network of WeDetect-Uni: ConvNeXt, a YOLOv6-style neck, a YOLO-World-style head (MODELS.md 2.2 to 2.4).
 
-Modules are named as the checkpoint names them after its renames, see checkpoint.py. B images, C channels, A anchors,
-P prompts, S pixels a side.
+Modules are named as in the checkpoint, but for what `checkpoint.released` tells. Shapes: B images, C channels,
+A anchors, P prompts, E length of an embedding, S pixels a side; channels in comments are those of base.
 """
 
 from __future__ import annotations
@@ -73,8 +73,15 @@ class WeDetectUni(nn.Module):
         self.embeddings = nn.Parameter(torch.zeros(shape.prompts, shape.embedding))
 
     def forward(self, pixels: Tensor) -> Raw:
-        """See the class."""
+        """See the class; boxes and logits are float32 in any precision."""
         return self.bbox_head(self.neck(self.backbone(pixels)), self.embeddings)
+
+    def lower(self, dtype: torch.dtype) -> WeDetectUni:
+        """Compute in `dtype`, but not the comparison with the prompts: scores differ by less than bfloat16's steps."""
+        self.to(dtype)
+        self.bbox_head.cls_contrasts.float()
+        self.embeddings.data = self.embeddings.data.float()
+        return self
 
 
 class _ConvNeXt(nn.Module):
@@ -92,7 +99,7 @@ class _ConvNeXt(nn.Module):
         """(B, C, S / stride, S / stride) at strides 4, 8, 16, 32."""
         out = []
         for down, stage in zip(self.downsample_layers, self.stages, strict=True):
-            x = stage(down(x))
+            x = stage(down(x))  # (B, 128, S / 4, S / 4), then twice the channels at half the side
             out.append(x)
         return out
 
@@ -221,17 +228,17 @@ class _Neck(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps at strides 4, 8, 16, 32 to maps at strides 8, 16, 32."""
-        c1, c2, c3, c4 = maps
-        p5 = self.reduce_layer0(c4)
-        p4 = self.reduce_layer1(self.Rep_p4(self.Bifusion0(p5, c3, c2)))
-        n3 = self.Rep_p3(self.Bifusion1(p4, c2, c1))
-        n4 = self.Rep_n3(torch.cat([self.downsample2(n3), p4], 1))
-        n5 = self.Rep_n4(torch.cat([self.downsample1(n4), p5], 1))
+        c1, c2, c3, c4 = maps  # 128, 256, 512, 1024 channels
+        p5 = self.reduce_layer0(c4)  # 256 at stride 32
+        p4 = self.reduce_layer1(self.Rep_p4(self.Bifusion0(p5, c3, c2)))  # 256, then 128, at stride 16
+        n3 = self.Rep_p3(self.Bifusion1(p4, c2, c1))  # 128 at stride 8
+        n4 = self.Rep_n3(torch.cat([self.downsample2(n3), p4], 1))  # 128 + 128 to 256 at stride 16
+        n5 = self.Rep_n4(torch.cat([self.downsample1(n4), p5], 1))  # 256 + 256 to 512 at stride 32
         return [n3, n4, n5]
 
 
 class _Contrast(nn.Module):
-    """(B, C, H, W) to logits (B, H * W, P). The prompts are used as they are, without normalisation."""
+    """(B, E, H, W) to logits (B, H * W, P). The prompts are used as they are, without normalisation."""
 
     def __init__(self, embedding: int) -> None:
         super().__init__()
@@ -240,7 +247,7 @@ class _Contrast(nn.Module):
         self.logit_scale = nn.Parameter(-torch.ones(()))
 
     def forward(self, x: Tensor, prompts: Tensor) -> Tensor:
-        rows = self.norm(x).flatten(2).transpose(1, 2)
+        rows = self.norm(x).flatten(2).transpose(1, 2)  # (B, H * W, E)
         return rows @ prompts.T * self.logit_scale.exp() + self.bias
 
 
@@ -253,12 +260,17 @@ class _Head(nn.Module):
 
     def forward(self, maps: list[Tensor], prompts: Tensor) -> Raw:
         levels = zip(maps, STRIDES, self.reg_preds, self.cls_preds, self.cls_contrasts, strict=True)
-        parts = [(decode(reg(x), stride), contrast(cls(x), prompts)) for x, stride, reg, cls, contrast in levels]
+        parts = [
+            (decode(reg(x).float(), stride), contrast(cls(x).float(), prompts))  # (B, H * W, 4), (B, H * W, P)
+            for x, stride, reg, cls, contrast in levels
+        ]
         boxes, logits = zip(*parts, strict=True)
         return Raw(torch.cat(boxes, 1), torch.cat(logits, 1))
 
 
 def _predictor(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """(B, inputs, H, W) to (B, outputs, H, W)."""
+
     def norm() -> nn.BatchNorm2d:
         return nn.BatchNorm2d(width, eps=1e-3, momentum=0.03)
 

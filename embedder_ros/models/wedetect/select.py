@@ -27,9 +27,8 @@ def select(boxes: Tensor, logits: Tensor, most: int) -> tuple[FloatArray, FloatA
         (N, 4) boxes and (N,) scores in 0..1, best first. Boxes of different prompts may be nearly the same.
     """
     prompts = logits.shape[1]
-    scores = logits.flatten().sigmoid()
-    best = torch.topk(scores, min(CANDIDATES, len(scores)))
-    score, pair = best.values.cpu().numpy(), best.indices.cpu().numpy()
+    best = torch.topk(logits.flatten(), min(CANDIDATES, logits.numel()))
+    score, pair = best.values.sigmoid().cpu().numpy(), best.indices.cpu().numpy()
     score, pair = score[score > 0], pair[score > 0]
     candidates = boxes.cpu().numpy()[pair // prompts]
     keep = _distinct(candidates, pair % prompts, most)
@@ -41,8 +40,8 @@ def _distinct(boxes: FloatArray, prompts: NDArray[np.int64], most: int) -> NDArr
     kept = np.zeros(0, np.int64)
     for start in range(0, len(boxes), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(boxes)))
-        free = ~_same(boxes, prompts, rows, kept).any(axis=1)
-        same = _same(boxes, prompts, rows, rows)
+        rows = rows[~_same(boxes, prompts, rows, kept).any(axis=1)]
+        same, free = _same(boxes, prompts, rows, rows), np.ones(len(rows), bool)
         for i in range(len(rows)):
             if free[i]:
                 free[i + 1 :] &= ~same[i, i + 1 :]
