@@ -8,7 +8,7 @@ later, so that a hundred objects in view do not cost a hundred writes a frame; a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +21,8 @@ from embedder_ros.types import NANOSECONDS, ModelInfo, Object
 
 # Objects kept in memory beside those in view. Raising it costs memory, some 20 kB each with thumbnails.
 CACHED = 512
+# So many are dropped at once, since each time all are looked through.
+SPARE = 128
 
 TrackKey = tuple[str, int]
 
@@ -67,15 +69,11 @@ class Working:
 
     def get(self, object_id: str) -> Known | None:
         """The object, from the store when it is not in use yet. Raises UserError when the store refuses."""
-        known = self._known.get(object_id)
-        if known is None:
-            stored = self._store.get(object_id)
-            if stored is None:
-                return None
-            known = self._known[object_id] = self.opened(stored)
-            self._evict()
-        self._known.move_to_end(object_id)
-        return known
+        return next(iter(self.load([object_id])), None)
+
+    def __contains__(self, object_id: str) -> bool:
+        """Whether the object is in use."""
+        return object_id in self._known
 
     def used(self) -> Iterable[Known]:
         """All objects in use."""
@@ -85,14 +83,32 @@ class Working:
         """Objects that differ from the store."""
         return self._dirty.values()
 
-    def opened(self, stored: Object) -> Known:
-        """A stored object with its gallery."""
-        gallery = Gallery(self._settings.max_views, self._settings.diverse)
-        if stored.views:
-            gallery.views = list(stored.views)
-            gallery.looks = self._model.identity(np.stack([v.embedding for v in stored.views]))
-            gallery.weights = view_weights(stored.views)
-        return Known(stored, gallery)
+    def load(self, object_ids: Iterable[str]) -> list[Known]:
+        """The objects with these ids, those that there are, in the order of the ids. Raises UserError."""
+        wanted = sorted(set(object_ids))
+        stored = [o for o in (self._store.get(i) for i in wanted if i not in self._known) if o is not None]
+        for known in self._opened(stored):
+            self._known[known.object.object_id] = known
+        found = [self._known[i] for i in wanted if i in self._known]
+        for known in found:
+            self._known.move_to_end(known.object.object_id)
+        self._evict()
+        return found
+
+    def _opened(self, stored: Sequence[Object]) -> Iterator[Known]:
+        """Stored objects with their galleries; all at once, because a few numpy calls per object add up."""
+        views = [v for o in stored for v in o.views]
+        looks = self._model.identity(np.stack([v.embedding for v in views])) if views else np.zeros((0, 0), np.float32)
+        weights, start = view_weights(views), 0
+        for o in stored:
+            gallery, part = (
+                Gallery(self._settings.max_views, self._settings.diverse),
+                slice(start, start + len(o.views)),
+            )
+            if o.views:
+                gallery.views, gallery.looks, gallery.weights = list(o.views), looks[part], weights[part]
+            start = part.stop
+            yield Known(o, gallery)
 
     def add(self, new: Sequence[Known]) -> None:
         """Write new objects. Raises UserError when the store refuses; then nothing was added."""
@@ -150,7 +166,8 @@ class Working:
 
     def _evict(self) -> None:
         spare = len(self._known) - CACHED
-        if spare > 0:
-            idle = [i for i, k in self._known.items() if not k.tracks and k.dirty < 0]
-            for object_id in idle[:spare]:
-                del self._known[object_id]
+        if spare < SPARE:
+            return
+        idle = [i for i, k in self._known.items() if not k.tracks and k.dirty < 0]
+        for object_id in idle[:spare]:
+            del self._known[object_id]

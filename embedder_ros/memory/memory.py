@@ -20,7 +20,7 @@ from embedder_ros.memory.known import Known, Working
 from embedder_ros.memory.policy import Flood, Settings
 from embedder_ros.memory.presence import Absence
 from embedder_ros.memory.questions import FoundFrames, Questions
-from embedder_ros.memory.recognise import PERSON, Recogniser, observed
+from embedder_ros.memory.recognise import PERSON, Recogniser, Seen, observed
 from embedder_ros.memory.reid import Decision, Span
 from embedder_ros.memory.report import Report
 from embedder_ros.memory.store import Filter, Store, StoredFrame
@@ -74,6 +74,8 @@ class Memory:
         person: (D,) unit text vector of a person. Without it people cannot be told from things.
         allow_person_identity: remember people as well.
         run: names this run of the package; track ids repeat in other runs. None makes a new name.
+        background: search in a thread, so that `update` never waits for a search: for live cameras. Tracks are
+            recognised a frame later, and results depend on timing.
 
     Attributes:
         report: what happened, by reason; its `failure` is what the store refused last while frames came in. Nothing
@@ -94,6 +96,7 @@ class Memory:
         person: FloatArray | None = None,
         allow_person_identity: bool = False,
         run: str | None = None,
+        background: bool = False,
     ) -> None:
         _check_store(store, model, map_id)
         self.model, self.map_id, self.settings = model, map_id, settings or Settings()
@@ -105,7 +108,7 @@ class Memory:
         self._recogniser = Recogniser(
             store, self._working, model, self.settings, self.report,
             map_id=map_id, map_frame=map_frame, person=self._person, run=run or uuid.uuid4().hex,
-            make_room=self._make_room, forget=lambda object_id: self.forget([object_id]),
+            make_room=self._make_room, forget=lambda object_id: self.forget([object_id]), background=background,
         )  # fmt: skip
         self._absence = Absence(store, self._working, self.settings, self.report, map_frame)
         self._flood = Flood(self.settings.flood_burst, self.settings.flood_rate)
@@ -145,13 +148,18 @@ class Memory:
             pose = self._checked(pose)
             seen = observed(observation, self.model, pose, self._map_frame, now)
             out = self._recogniser.update(seen, tracks)
-            try:
-                self._absence.look(seen, pose)
-                self._working.flush_old(now)
-            except UserError as error:
-                self.report.refused(error)
+            if not self._recogniser.finder.searching:  # else writing would wait for it
+                self._write(seen, pose)
+            self._recogniser.finder.start()
             self._clock = (observation.stamp, now)
             return out
+
+    def _write(self, seen: Seen, pose: Pose | None) -> None:
+        try:
+            self._absence.look(seen, pose)
+            self._working.flush_old(seen.now)
+        except UserError as error:
+            self.report.refused(error)
 
     def _repeated(self, observation: Observation) -> bool:
         """Note the stamp; whether it was taken before."""
@@ -242,8 +250,9 @@ class Memory:
         """
         with self._lock:
             self._kept[observation.camera] = observation.stamp
-            self._store.put_frame(self._frame(observation, tracks, thumbnail))
-            self._tidy(observation.stamp)
+            frame = self._frame(observation, tracks, thumbnail)
+        self._store.put_frame(frame)  # without the lock: frames go on while the store writes
+        self._tidy(observation.stamp)
 
     def _frame(self, observation: Observation, tracks: Sequence[Track], thumbnail: bytes) -> StoredFrame:
         o, ids = observation, [''] * len(observation)
@@ -433,6 +442,7 @@ class Memory:
     def close(self) -> None:
         """Write everything and close the store, which is closed even when it refuses to write."""
         with self._lock:
+            self._recogniser.finder.close()
             try:
                 self._working.flush()
             finally:

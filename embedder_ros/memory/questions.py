@@ -129,7 +129,7 @@ class Questions:
 
     def _in_question(self, object_ids: Sequence[str], which: Filter) -> list[Known]:
         """The objects, as they are now, and those that changed since they were written and so may be missed."""
-        known = {i: k for i in object_ids if (k := self._working.get(i)) is not None}
+        known = {k.object.object_id: k for k in self._working.load(object_ids)}
         known |= {k.object.object_id: k for k in self._working.dirty()}
         return [k for k in known.values() if k.gallery.views and _counts(k.object, which)]
 

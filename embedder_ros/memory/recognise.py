@@ -18,12 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder_ros.memory.finder import Finder, Found
 from embedder_ros.memory.known import Known, TrackKey, Working
 from embedder_ros.memory.live import Live
 from embedder_ros.memory.policy import Settings, cosine_of, margin_of
 from embedder_ros.memory.reid import Limits, Same, Verdict, World, decide, veto
 from embedder_ros.memory.report import Report
-from embedder_ros.memory.store import Filter, Store
+from embedder_ros.memory.store import Store
 from embedder_ros.memory.views import Gallery, apart, observation_weights, similarities, view_of
 from embedder_ros.types import (
     NANOSECONDS,
@@ -38,8 +39,11 @@ from embedder_ros.types import (
     box_iou,
 )
 
-# Cosine by which a search may fall short of a full comparison of all views.
-SLACK = 0.1
+# Cosine by which a search with a track's mean view may fall short of the comparison of all its views. Raising it reads
+# more objects in vain.
+SLACK = 0.05
+# Objects read from the store per frame; tracks that need more wait. Raising it costs time per frame.
+READS = 24
 PERSON = 'this looks like a person, and people are not identified; parameter allow_person_identity allows it'
 # Nanoseconds that the stamps of two cameras may differ by without being of two times.
 SKEW = 10 * NANOSECONDS
@@ -89,6 +93,7 @@ class Recogniser:
         run: names this run of the package.
         make_room: makes room for so many new objects at that time, or less; how many fit.
         forget: really deletes an object.
+        background: search in a thread, see Finder.
     """
 
     def __init__(
@@ -105,13 +110,14 @@ class Recogniser:
         run: str,
         make_room: Callable[[int, int], int],
         forget: Callable[[str], object],
+        background: bool,
     ) -> None:
         self.live: dict[TrackKey, Live] = {}
         self.runs: dict[str, str] = {}
         self._listed: dict[str, dict[int, int]] = {}  # by camera: the last frame's track ids and their first stamps
         self._highest: dict[str, int] = {}
         self._rows: dict[str, tuple[int, dict[TrackKey, int]]] = {}
-        self._store, self._working, self._model = store, working, model
+        self._working, self._model = working, model
         self._settings, self._report, self._counts = settings, report, report.counts
         self._map_id, self._map_frame, self._person, self._run = map_id, map_frame, person, run
         self._make_room, self._forget_object = make_room, forget
@@ -120,6 +126,7 @@ class Recogniser:
         self.limits = Limits(same, similar, margin_of(settings, calibration))
         self._person_from = calibration.found if settings.person < 0 else settings.person
         self._restarts = 0
+        self.finder = Finder(store, settings.neighbours, similar - SLACK, background=background)
 
     @property
     def world(self) -> World:
@@ -290,19 +297,46 @@ class Recogniser:
     # Recognising tracks that have no object yet.
 
     def _recognise(self, seen: Seen, shown: Shown) -> None:
-        free = self._comparable(shown)
-        asked = [i for i, (t, live) in enumerate(free) if self._asks(t, live, seen.observation.stamp)]
-        asked.sort(key=lambda i: (free[i][1].compared, -free[i][1].gallery.best))
-        asked = asked[: self._settings.searches]
-        if not asked:
-            return
+        """Decide about the tracks that were searched for, and ask for the next ones."""
+        camera = seen.observation.camera
         try:
-            columns = self._similar([free[i][1] for i in asked])
+            self._settle(seen, shown, self.finder.take(camera))
+            if self.finder.idle:
+                self._ask(seen, shown)
+            self._settle(seen, shown, self.finder.take(camera))
         except UserError as error:
             self._report.refused(error)
+
+    def _ask(self, seen: Seen, shown: Shown) -> None:
+        due = [live for t, live in self._comparable(shown) if self._asks(t, live, seen.observation.stamp)]
+        due.sort(key=lambda live: (live.compared, -live.gallery.best))
+        due = due[: self._settings.searches]
+        if due:
+            vectors = np.stack([live.gallery.mean for live in due])
+            self.finder.ask(seen.observation.camera, [live.track_id for live in due], vectors)
+
+    def _settle(self, seen: Seen, shown: Shown, found: Found) -> None:
+        """Decide about the tracks that are still in view and have no object yet."""
+        if not found:
             return
+        free = self._comparable(shown)
+        number = {live.track_id: i for i, (_, live) in enumerate(free)}
+        found = self._affordable([(number[n], ids) for n, ids in found if n in number])
+        if not found:
+            return
+        columns = [k for k in self._working.load({i for _, ids in found for i in ids}) if k.gallery.views]
+        asked = [i for i, _ in found]
         verdicts = self._verdicts(free, asked, columns)
         self._apply(seen, [(free[i], verdicts[i]) for i in asked], columns)
+
+    def _affordable(self, found: Found) -> Found:
+        """As many as can be decided in this frame, at least one; the others are asked for again."""
+        reads: set[str] = set()
+        for n, (_, ids) in enumerate(found):
+            reads.update(i for i in ids if i not in self._working)
+            if n and len(reads) > READS:
+                return found[:n]
+        return found
 
     def _comparable(self, shown: Shown) -> Shown:
         """Tracks that may be things of their own: one box each, the better of two that overlap much."""
@@ -325,14 +359,6 @@ class Recogniser:
     def _asks(self, track: Track, live: Live, stamp: int) -> bool:
         enough = live.gallery.best >= self._settings.min_weight
         return track.status is TrackStatus.TRACKED and enough and live.due(stamp, self._settings)
-
-    def _similar(self, asked: Sequence[Live]) -> list[Known]:
-        """Objects that come into question for any of the tracks. Raises UserError when the store refuses."""
-        vectors = np.stack([live.gallery.mean for live in asked])
-        hits = self._store.search(vectors, self._settings.neighbours, Filter(), identity=True)
-        ids = {h.object_id for row in hits for h in row if h.cosine >= self.limits.similar - SLACK}
-        found = (self._working.get(object_id) for object_id in sorted(ids))
-        return [k for k in found if k is not None and k.gallery.views]
 
     def _verdicts(self, free: Shown, asked: Sequence[int], columns: Sequence[Known]) -> list[Verdict]:
         lives = [live for _, live in free]

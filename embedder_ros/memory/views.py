@@ -51,7 +51,9 @@ def observation_weights(observation: Observation) -> FloatArray:
 
 
 def view_weights(views: Sequence[View]) -> FloatArray:
-    """(n,) float32 `weights` of stored views; at least one."""
+    """(n,) float32 `weights` of stored views."""
+    if not views:
+        return np.zeros(0, np.float32)
     size = np.array([(v.width, v.height) for v in views], np.float32)
     sure = np.array([(v.objectness, v.iou) for v in views], np.float32)
     return weights(np.stack([v.box for v in views]), size, sure[:, 0], sure[:, 1])
