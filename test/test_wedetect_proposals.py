@@ -18,7 +18,7 @@ from embedder_ros.models.wedetect.image import letterbox  # noqa: E402
 from embedder_ros.models.wedetect.network import Shape  # noqa: E402
 from embedder_ros.models.wedetect.select import select  # noqa: E402
 from embedder_ros.proposals import load_proposer  # noqa: E402
-from embedder_ros.proposals.wedetect import BATCH, WeDetectProposals  # noqa: E402
+from embedder_ros.proposals.wedetect import WeDetectProposals  # noqa: E402
 from embedder_ros.types import Frame, UserError, box_iou  # noqa: E402
 
 
@@ -109,7 +109,7 @@ def test_a_score_of_nothing_is_no_proposal() -> None:
 
 
 def test_proposals_of_a_file(path: Path) -> None:
-    proposer = load_proposer(str(path), device='cpu')
+    proposer = WeDetectProposals(path, device='cpu', batch=2)
     frames = [frame(48, 64, 1), frame(100, 30, 2)]
     together = proposer.propose(frames, [None, None], 20)
     for one, boxes in zip(frames, together, strict=True):
@@ -129,12 +129,13 @@ def test_boxes_in_the_padding_are_dropped(path: Path) -> None:
 
 
 def test_more_frames_than_a_batch_keep_their_order(path: Path) -> None:
-    proposer = load_proposer(str(path), device='cpu')
-    frames = [frame(40 + i, 64, i) for i in range(BATCH + 1)]
+    proposer = WeDetectProposals(path, device='cpu', batch=2)
+    frames = [frame(40 + i, 64, i) for i in range(5)]
     found = proposer.propose(frames, [None] * len(frames), 3)
-    last = proposer.propose(frames[-1:], [None], 3)[0]
     assert len(found) == len(frames) and proposer.propose([], [], 3) == []
-    np.testing.assert_allclose(found[-1].xyxy, last.xyxy, atol=1e-3)
+    alone = load_proposer(str(path), device='cpu').propose(frames, [None] * len(frames), 3)
+    for one, other in zip(found, alone, strict=True):
+        np.testing.assert_allclose(one.xyxy, other.xyxy, atol=1e-3)
 
 
 def test_a_view_of_a_picture_is_read_and_left_alone(path: Path) -> None:

@@ -27,9 +27,9 @@ _PREDICTOR = re.compile(r'((?:reg|cls)_preds\.\d+)\.(\d+)\.(\w+)')
 # In the file and not in the network: the text tower, and the constants 0 to 15 that distances are read with.
 _NOT_OURS = re.compile(r'backbone\.(?!image_model\.).+|bbox_head\.head_module\.proj')
 _REMEDY = 'give wedetect_base_uni.pth or wedetect_large_uni.pth as released'
-# Bytes per pixel and width of the first stage that one frame takes at its peak; measured with base: 1.3 times less.
-# Too high refuses to load where it would have worked, too low runs out of memory at the first frame.
-WORK = 10
+# Bytes that one frame takes at its peak, per pixel and per channel of the first stage; base and large were measured at
+# 3.5. Too high refuses to load where it would have worked, too low runs out of memory at the first frame.
+WORK = 4
 
 
 def load_wedetect(
