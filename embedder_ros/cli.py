@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder_ros import __version__
-from embedder_ros.commands import finetune, parity
+from embedder_ros.commands import detect, embed, evaluate, finetune, parity, score, search
 from embedder_ros.commands import options as build
 from embedder_ros.types import Answer, Frame, Outcome, UserError
 
@@ -226,9 +226,8 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument('--markdown', action='store_true', help='as tables')
     command.set_defaults(run=params)
 
-    for module in (detect, search, score, embed, evaluate, parity):
+    for module in (detect, search, score, embed, evaluate, finetune, parity):
         module.add(commands)
-    finetune.add(commands)
     return parser
 
 

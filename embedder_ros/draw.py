@@ -59,6 +59,14 @@ def draw_answer(image: Pixels, query_text: str, outcome: Outcome, candidates: Se
     return canvas
 
 
+def draw_labels(image: Pixels, boxes: FloatArray, scores: FloatArray, labels: Sequence[str]) -> Pixels:
+    """Boxes with a label and a score each, the best on top. (H, W, 3) uint8 RGB, a new array."""
+    canvas = _copy(image)
+    for box, score, label in reversed(list(zip(boxes, scores, labels, strict=True))):
+        _box(canvas, box, _ramp(float(score)), f'{label} {score:.2f}'.encode('ascii', 'replace').decode())
+    return canvas
+
+
 def contact_sheet(images: Sequence[Pixels], columns: int) -> Pixels:
     """Images side by side, row by row, each scaled to the first one's width; short cells are filled with white.
 

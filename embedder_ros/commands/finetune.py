@@ -64,7 +64,8 @@ def finetune(options: argparse.Namespace) -> None:
     try:
         import peft  # noqa: F401
 
-        from embedder_ros.training.objembed.finetune import Run, Settings
+        from embedder_ros.training.objembed import processes
+        from embedder_ros.training.objembed.finetune import Run, Settings, check_output
     except ImportError as error:
         raise UserError(
             f'fine-tuning needs torch, transformers and peft ({error}); run: pip install "embedder_ros[objembed]"'
@@ -74,12 +75,20 @@ def finetune(options: argparse.Namespace) -> None:
     from embedder_ros.models.objembed.runtime import check_options
 
     check_options('none', options.min_tokens, options.max_tokens)
+    check_output(options.checkpoint, options.output, resume=options.resume)
     settings = Settings(**{f.name: getattr(options, f.name) for f in fields(Settings)})
-    sets = _data_sets(options)
-    run = Run(options.checkpoint, sets, options.output, settings, device=options.device, resume=options.resume)
-    run.train()
-    run.finish()
-    print(f'{run.settings.steps} steps: {run.summary()}\nmerged into {options.output}')
+    processes.join(options.device)
+    try:
+        if processes.count() > 1 and Path(options.proposals).suffix != '.json':
+            raise UserError('with several processes, give --proposals as a .json file; one process makes it')
+        sets = _data_sets(options)
+        run = Run(options.checkpoint, sets, options.output, settings, device=options.device, resume=options.resume)
+        run.train()
+        run.finish()
+    finally:
+        processes.leave()
+    if not processes.rank():
+        print(f'{run.settings.steps} steps: {run.summary()}\nmerged into {options.output}')
 
 
 def _data_sets(options: argparse.Namespace) -> list[DataSet]:

@@ -6,12 +6,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedder_ros.types import Frame
+from embedder_ros.types import Frame, UserError
 
 if TYPE_CHECKING:
     from embedder_ros.bags.source import Source
+    from embedder_ros.images import Pixels
+    from embedder_ros.models.base import Embedder
     from embedder_ros.models.registry import Model
     from embedder_ros.pipeline import Pipeline
 
@@ -87,3 +90,28 @@ def progress(source: Source) -> Iterator[Frame]:
     from tqdm import tqdm
 
     yield from tqdm(source.frames(), unit=' frames', leave=False, disable=not sys.stderr.isatty())
+
+
+def embedder(options: argparse.Namespace) -> Embedder:
+    """The embedder alone, for what needs no proposals."""
+    if options.proposals == 'auto':
+        options.proposals = 'nano'  # is always there
+    return model(options).embedder
+
+
+def check_picture(path: Path) -> None:
+    """Raise UserError, before any work, for a picture that cannot be written."""
+    import cv2
+
+    if not cv2.haveImageWriter(str(path)):
+        raise UserError(f'{path} names no picture that can be written; end it in .png or .jpg')
+    if not path.absolute().parent.is_dir():
+        raise UserError(f'{path.parent} is no folder; make it first')
+
+
+def write_picture(path: Path, picture: Pixels) -> None:
+    """Write (H, W, 3) uint8 RGB. Raises UserError when it cannot be written."""
+    import cv2
+
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise UserError(f'{path} cannot be written; give another place')

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from embedder_ros.bags.source import camera_names
 from embedder_ros.tracking.tracker import Tracker
@@ -229,14 +228,12 @@ def _shown(observation: Observation, frame: dict[str, Any]) -> Shown:
 
 
 def match(boxes: FloatArray, labelled_boxes: FloatArray, names: Sequence[str]) -> tuple[str, ...]:
-    """The name of the labelled box that each box covers, one to one and the best overlaps first; '' for none."""
-    out = [''] * len(boxes)
-    overlap: NDArray[Any] = box_iou(boxes, labelled_boxes)
-    overlap = np.where(overlap >= RIGHT_IOU, overlap, 0)
-    for row, column in zip(*linear_sum_assignment(overlap, maximize=True), strict=True):
-        if overlap[row, column] > 0:
-            out[row] = names[column]
-    return tuple(out)
+    """The name of the labelled box that each box covers best; '' for none. Second boxes of a thing show it, too."""
+    if not len(labelled_boxes):
+        return ('',) * len(boxes)
+    overlap = box_iou(boxes, labelled_boxes)
+    best = overlap.argmax(axis=1)
+    return tuple(names[j] if overlap[i, j] >= RIGHT_IOU else '' for i, j in enumerate(best))
 
 
 def _lasts(shown: Sequence[Shown], at: Sequence[tuple[int, int]]) -> bool:

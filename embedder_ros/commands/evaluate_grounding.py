@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`embedder-ros evaluate grounding`: is what a name means first, on photos with named boxes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from embedder_ros.commands import options as build
+
+_MEANING = {
+    'first': 'own boxes: the right thing is first',
+    'found': 'own boxes: FOUND, and right',
+    'wrong': 'own boxes: FOUND, and wrong',
+    'boxed': 'own boxes: some box covers it',
+    'given': 'given boxes: the right one is first',
+    'distracted': 'given boxes and random ones: the right one is first',
+}
+
+
+def add(kinds: argparse._SubParsersAction) -> None:
+    """Add the kind."""
+    command = kinds.add_parser('grounding', help='photos with named boxes')
+    command.add_argument('file', metavar='FILE', type=Path, help='list of {image, objects: [{name, box}]}, or of '
+                         '{image, objects: [{box_frac, queries}]}')  # fmt: skip
+    command.add_argument('--images', metavar='DIR', type=Path, required=True, help='what file names are relative to')
+    command.add_argument('--limit', type=build.positive, default=0, help='only the first photos')
+    command.add_argument('--json', action='store_true', help='numbers as JSON')
+    build.add_model(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Ask for everything that is labelled; print shares with 95 % intervals."""
+    from embedder_ros.evaluation.named import evaluate, read_photos
+
+    photos = read_photos(options.file, options.limit)
+    pipeline = build.pipeline(options)
+    result = evaluate(pipeline, photos, options.images, quiet=not sys.stderr.isatty())
+    numbers = {f.name: getattr(result, f.name).as_dict() for f in fields(result)}
+    if options.json:
+        print(json.dumps({'model_id': pipeline.embedder.info.model_id, 'photos': len(photos), **numbers}, indent=2))
+        return
+    print(f'{pipeline.embedder.info.model_id} on {len(photos)} photos, IoU 0.5')
+    for name, meaning in _MEANING.items():
+        n = numbers[name]
+        low, high = n['interval']
+        print(f'{meaning:48} {n["right"]:5} of {n["of"]:5}  {n["share"]:.2f}  ({low:.2f} to {high:.2f})')

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`embedder-ros detect`, `search`, `score` and `embed` on drawn photos with the default model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from embedder_ros import cli
+from embedder_ros.bags.source import open_source
+from embedder_ros.models.base import TextKind
+from embedder_ros.models.registry import load_model
+from embedder_ros.pipeline import Pipeline
+
+SQUARE, CIRCLE = [30, 60, 111, 141], [185, 105, 276, 196]
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A red square and a blue circle, a blue circle alone, and nothing."""
+    folder = tmp_path_factory.mktemp('photos')
+    for number, shown in enumerate(({'square', 'circle'}, {'circle'}, set())):
+        image = np.full((240, 320, 3), 150, np.uint8)
+        if 'square' in shown:
+            cv2.rectangle(image, (30, 60), (110, 140), (30, 30, 200), cv2.FILLED)
+        if 'circle' in shown:
+            cv2.circle(image, (230, 150), 45, (200, 40, 30), cv2.FILLED)
+        cv2.imwrite(str(folder / f'{number}.png'), image)
+    return folder
+
+
+def out(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert cli.main(list(map(str, arguments))) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert cli.main(list(map(str, arguments))) == 2
+    return capsys.readouterr().err
+
+
+def test_detect_lists_what_is_there(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / 'out.png'
+    names = ['red square', 'blue circle']
+    told = out(capsys, 'detect', photos, *names, '--json', '--threshold', '0.05', '--single', '--annotate', picture)
+    frames = [json.loads(line)['detections'] for line in told.splitlines()]
+    assert len(frames) == 3 and {d['name'] for d in frames[0]} <= set(names) and frames[0]
+    for d in frames[0]:
+        assert d['score'] == pytest.approx(d['semantic'] * d['iou'], abs=2e-4) and d['score'] >= 0.05
+    boxes = [tuple(d['box']) for d in frames[0]]
+    assert len(boxes) == len(set(boxes)), 'a box bears two names'
+    assert cv2.imread(str(picture)).shape == (240, 320, 3)
+    plain = out(capsys, 'detect', photos / '0.png', *names)
+    assert plain.startswith('0 ') or ' found' in plain.splitlines()[0]
+    assert 'no picture' in refused(capsys, 'detect', photos, 'mug', '--annotate', tmp_path / 'out.txt')
+
+
+@pytest.mark.parametrize('by', ['objects', 'short', 'long'])
+def test_search_ranks_frames_by_words(photos: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = json.loads(out(capsys, 'search', photos, 'a red square', '--by', by, '--json'))
+    assert answer['frames'] == len(answer['matches']) == 3
+    scores = [m['score'] for m in answer['matches']]
+    assert scores == sorted(scores, reverse=True) and 0 <= scores[-1]
+    if by == 'objects':
+        best = answer['matches'][0]
+        assert best['stamp'] == next(open_source(photos).frames()).stamp and len(best['box']) == 4
+
+
+def test_search_by_an_example(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = out(capsys, 'search', photos, '--image', photos / '0.png', '--top', 1)
+    assert told.splitlines()[0] == '3 frames' and len(told.splitlines()) == 2
+    assert 'either TEXT or --image' in refused(capsys, 'search', photos)
+    assert 'leave --by out' in refused(capsys, 'search', photos, '--image', photos / '0.png', '--by', 'short')
+
+
+def test_foreign_boxes_are_scored(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = tmp_path / 'boxes.json'
+    given.write_text(json.dumps([SQUARE, CIRCLE, [0, 0, 20, 20]]))
+    rows = tmp_path / 'rows.npy'
+    told = out(capsys, 'score', photos / '0.png', '--boxes', given, '--find', 'red square', '--embeddings', rows)
+    lines = [json.loads(line) for line in told.splitlines()]
+    assert [line['box'] for line in lines] == [[float(v) for v in box] for box in (SQUARE, CIRCLE, [0, 0, 20, 20])]
+    model = load_model('nano')
+    frame = next(open_source(photos / '0.png').frames())
+    seen = Pipeline(model.embedder, model.proposer).embed_boxes(frame, np.array([SQUARE, CIRCLE, [0, 0, 20, 20]]))
+    np.testing.assert_allclose(np.load(rows), seen.embeddings, atol=1e-5)
+    np.testing.assert_allclose([line['iou'] for line in lines], seen.iou, atol=1e-3)
+    assert lines[0]['semantic'] > lines[1]['semantic']
+    given.write_text(json.dumps([[500, 0, 600, 20]]))
+    assert 'has no area in the 320x240 photo' in refused(capsys, 'score', photos / '0.png', '--boxes', given)
+    given.write_text('{"boxes": 3}')
+    assert 'is no list of boxes' in refused(capsys, 'score', photos / '0.png', '--boxes', given)
+
+
+def test_texts_are_embedded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = json.loads(out(capsys, 'embed', 'a mug', 'a bowl'))
+    embedder = load_model('nano').embedder
+    np.testing.assert_allclose(told['embeddings'], embedder.embed_text(['a mug', 'a bowl']), atol=1e-6)
+    c = embedder.info.calibration
+    assert (told['model_id'], told['dim']) == (embedder.info.model_id, embedder.info.dim)
+    assert (told['scale'], told['bias']) == (c.scale, c.bias)
+    told = json.loads(out(capsys, 'embed', 'a kitchen', '--kind', 'image', '--output', tmp_path / 'x.npy'))
+    assert told['scale'] == c.image_scale
+    np.testing.assert_allclose(
+        np.load(tmp_path / 'x.npy'), embedder.embed_text(['a kitchen'], TextKind.IMAGE), atol=1e-6
+    )
