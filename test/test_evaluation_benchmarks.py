@@ -140,6 +140,8 @@ def test_retrieval_by_text_and_by_example(pipeline: Pipeline, folder: Path) -> N
     result = retrieval.retrieve(pipeline, *retrieval.read_retrieval(path), folder)
     assert result['R@1'] == pytest.approx(2 / 3) and result['R@5'] == 1
     assert 2 / 3 < result['mAP@50'] < 1
+    with pytest.raises(UserError, match='one wording only'):
+        retrieval.retrieve(pipeline, *retrieval.read_retrieval(path), folder, image_wording=True)
 
 
 def test_mean_precision_is_normalised_by_the_positives() -> None:

@@ -30,6 +30,13 @@ def add(kinds: argparse._SubParsersAction) -> None:
         command.add_argument('--images', metavar='DIR', type=Path, required=True, help='folder of the images')
         if name in ('coco', 'lvis', 'refcoco', 'proposals'):
             command.add_argument('--limit', type=build.positive, default=0, help='only the first images')
+        if name == 'retrieval':
+            command.add_argument(
+                '--wording',
+                default='object',
+                choices=('object', 'image'),
+                help="image: ObjEmbed's wording for images, with which the authors measured REIRCOCO and ILIAS",
+            )
         if name == 'captions':
             command.add_argument('--long', action='store_true', help='read the detailed frame embedding')
         command.add_argument('--json', action='store_true', help='numbers as JSON')
@@ -91,7 +98,10 @@ def _retrieval(options: argparse.Namespace) -> tuple[Any, Mapping[str, Any]]:
     from embedder_ros.evaluation.retrieval import read_retrieval, retrieve
 
     gallery, queries = read_retrieval(options.file)
-    ours = retrieve(build.pipeline(options), gallery, queries, options.images, quiet=_quiet())
+    ours = retrieve(
+        build.pipeline(options), gallery, queries, options.images,
+        image_wording=options.wording == 'image', quiet=_quiet(),
+    )  # fmt: skip
     return {'queries': len(queries), **ours}, published.RETRIEVAL
 
 

@@ -8,6 +8,7 @@ with a positive among the first k; mAP@50 is normalised by the number of positiv
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,22 +52,52 @@ def read_retrieval(path: Path) -> tuple[list[str], list[Query]]:
 
 
 def retrieve(
-    pipeline: Pipeline, gallery: Sequence[str], queries: Sequence[Query], folder: Path, *, quiet: bool = True
+    pipeline: Pipeline,
+    gallery: Sequence[str],
+    queries: Sequence[Query],
+    folder: Path,
+    *,
+    image_wording: bool = False,
+    quiet: bool = True,
 ) -> dict[str, float]:
-    """R@1, R@5, R@10 and mAP@50 in 0..1, ranking by each image's best object, without iou."""
+    """R@1, R@5, R@10 and mAP@50 in 0..1, ranking by each image's best object, without iou.
+
+    Args:
+        pipeline: whose boxes and embeddings.
+        gallery: file names.
+        queries: texts or examples.
+        folder: what file names are relative to.
+        image_wording: read object texts from the wording for images, as the authors do for REIRCOCO and ILIAS.
+        quiet: no progress bar.
+
+    Raises:
+        UserError: an image is missing, or the model has no other wording.
+    """
     calibration = pipeline.embedder.info.calibration
     seen = [observation for _, observation in observe(pipeline, folder, gallery, quiet=quiet)]
     rankings = []
     for query in queries:
-        matches = by_objects(_vector(pipeline, query, folder), seen, calibration)
+        matches = by_objects(_vector(pipeline, query, folder, image_wording), seen, calibration)
         rankings.append([match.frame in query.positives for match in matches])
     return measured(rankings, [len(q.positives) for q in queries])
 
 
-def _vector(pipeline: Pipeline, query: Query, folder: Path) -> FloatArray:
+def _vector(pipeline: Pipeline, query: Query, folder: Path, image_wording: bool) -> FloatArray:
+    if query.text and image_wording:
+        return _worded_for_images(pipeline, query.text)
     if query.text:
         return pipeline.embedder.embed_text([query.text])[0]
     return pipeline.embedder.embed_exemplar([load(folder, query.image)])[0]
+
+
+def _worded_for_images(pipeline: Pipeline, text: str) -> FloatArray:
+    if 'template' not in inspect.signature(pipeline.embedder.embed_text).parameters:
+        raise UserError(f'model {pipeline.embedder.info.model_id} has one wording only; leave --wording out')
+    from embedder_ros.models.objembed.prompts import IMAGE_WORDED_OBJECT_TEXT
+
+    embed: Any = pipeline.embedder.embed_text
+    vector: FloatArray = embed([text], template=IMAGE_WORDED_OBJECT_TEXT)[0]
+    return vector
 
 
 def measured(rankings: Sequence[Sequence[bool]], positives: Sequence[int]) -> dict[str, float]:
