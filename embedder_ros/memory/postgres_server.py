@@ -159,7 +159,9 @@ class Server:
 
     def _extended(self, connection: Any) -> TypeInfo:
         try:
+            connection.execute("SELECT pg_advisory_lock(hashtext('embedder_ros'))")
             connection.execute('CREATE EXTENSION IF NOT EXISTS vector')
+            connection.execute('SELECT pg_advisory_unlock_all()')
             info = TypeInfo.fetch(connection, 'halfvec')
         except psycopg.Error as error:
             info, why = None, _line(error)

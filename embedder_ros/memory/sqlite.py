@@ -181,8 +181,9 @@ class SqliteStore:
                 return None
             row, body, whole, vectors, boxes, thumbnail = found
             shown = dict(db.execute('SELECT row, object_id FROM shown WHERE frame=?', (row,)).fetchall())
-        ids = tuple(shown.get(n, '') for n in range(len(vectors) // (2 * self.dim)))
-        return codec.read_frame(FrameRow(camera, stamp, body, whole, vectors, boxes, ids, thumbnail), self.dim)
+        with self._lock, self._file.decoding():
+            ids = tuple(shown.get(n, '') for n in range(len(vectors) // (2 * self.dim)))
+            return codec.read_frame(FrameRow(camera, stamp, body, whole, vectors, boxes, ids, thumbnail), self.dim)
 
     def search_frames(self, vector: FloatArray, k: int, which: Filter, *, row: int = -1) -> list[FrameHit]:
         """The k frames nearest to (D,): by their best object, or by frame embedding `row` (0 coarse, 1 detailed)."""
@@ -295,19 +296,17 @@ class SqliteStore:
     # Reading and writing rows.
 
     def _read(self, row: int) -> Object:
-        columns = 'object_id, last_seen, camera, words, position_frame, x, y, z, presence, marks, body'
+        names = 'object_id, last_seen, camera, words, position_frame, x, y, z, presence, marks, body'
         db = self._file.db
-        found = db.execute(f'SELECT {columns} FROM objects WHERE id=?', (row,)).fetchone()
+        found = db.execute(f'SELECT {names} FROM objects WHERE id=?', (row,)).fetchone()
         object_id, last_seen, camera, words, frame, x, y, z, presence, marks, body = found
         query = "SELECT mark, body, vector, ifnull(jpeg, x'') FROM views LEFT JOIN thumbnails ON view=id WHERE object=?"
         views = {v[0]: ViewRow(*v) for v in db.execute(query, (row,))}
         position = None if x is None else (x, y, z)
-        in_order = tuple(views[int(mark)] for mark in np.frombuffer(marks, _MARK))
-        return codec.read_object(
-            ObjectRow(object_id, last_seen, camera, words, frame, position, presence, body, in_order),
-            self.map_id,
-            self._model,
-        )
+        with self._file.decoding():
+            in_order = tuple(views[int(mark)] for mark in np.frombuffer(marks, _MARK))
+            columns = ObjectRow(object_id, last_seen, camera, words, frame, position, presence, body, in_order)
+            return codec.read_object(columns, self.map_id, self._model)
 
     def _write(self, db: Any, o: ObjectRow) -> tuple[int, bool]:
         """Upsert an object and what changed of its views; its row, and whether the views changed."""

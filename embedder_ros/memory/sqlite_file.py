@@ -123,6 +123,14 @@ class MemoryFile:
             yield self.db
 
     @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Around what reads columns that we wrote: what does not fit is damage."""
+        try:
+            yield
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise self.damaged(f'{type(error).__name__}: {error}') from error
+
+    @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """The connection in a transaction that is committed at the end, or undone by an error."""
         self._check_open()
