@@ -85,10 +85,10 @@ def finetune(options: argparse.Namespace) -> None:
         run = Run(options.checkpoint, sets, options.output, settings, device=options.device, resume=options.resume)
         run.train()
         run.finish()
+        if not processes.rank():
+            print(f'{run.settings.steps} steps: {run.summary()}\nmerged into {options.output}')
     finally:
         processes.leave()
-    if not processes.rank():
-        print(f'{run.settings.steps} steps: {run.summary()}\nmerged into {options.output}')
 
 
 def _data_sets(options: argparse.Namespace) -> list[DataSet]:

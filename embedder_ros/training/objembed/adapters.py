@@ -75,7 +75,8 @@ def write_merged(source: Path, output: Path, new: Mapping[str, Tensor], added: M
         for name in weight_files(source):
             _write_weights(source / name, output / name, new, added)
         for path in sorted(source.iterdir(), key=lambda p: p.name == 'config.json'):
-            if path.is_file() and not path.name.endswith(WEIGHT_FILES):
+            new_name = path.is_file() and not (output / path.name).exists()
+            if new_name and not path.name.endswith(WEIGHT_FILES):
                 _replace(output / path.name, lambda target, path=path: shutil.copyfile(path, target))
     except OSError as error:
         raise UserError(f'{output} cannot be written ({error}); make room, then go on with --resume') from error

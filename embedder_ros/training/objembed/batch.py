@@ -127,6 +127,8 @@ class Batch:
         targets: (R, L) float32, 1 where a text is true of a box.
         mask: (R, L) float32, 0 where nothing is said.
         iou: (R,) float32, 0 where nothing is said.
+        apart: whether equal texts of different images are different columns.
+        first: columns of each image's first name.
     """
 
     examples: Sequence[Example]
@@ -134,6 +136,8 @@ class Batch:
     targets: Tensor
     mask: Tensor
     iou: Tensor
+    apart: bool
+    first: Sequence[int]
 
 
 def collate(examples: Sequence[Example], *, apart: bool = False) -> Batch:
@@ -144,20 +148,20 @@ def collate(examples: Sequence[Example], *, apart: bool = False) -> Batch:
         apart: keep equal texts apart, and do not compare an image with the first names of others (HumanRef).
     """
     bank, columns = _apart(examples) if apart else _shared(examples)
-    first = [own[e.names[0]] if e.names else -1 for own, e in zip(columns, examples, strict=True)]
+    first = [own[e.names[0]] for own, e in zip(columns, examples, strict=True) if e.names]
     targets, masks = [], []
-    for image, (example, own) in enumerate(zip(examples, columns, strict=True)):
+    for example, own in zip(examples, columns, strict=True):
         target = np.zeros((len(example.boxes), len(bank)), np.float32)
         for name, row in zip(example.names, example.labels.row, strict=True):
             if row >= 0:
                 target[row, own[name]] = 1
         mask = np.repeat(example.labels.said[:, None], len(bank), axis=1).astype(np.float32)
         if apart:
-            mask[:, [c for other, c in enumerate(first) if other != image and c >= 0]] = 0
+            mask[:, [column for column in first if not example.names or column != own[example.names[0]]]] = 0
         targets.append(torch.from_numpy(target))
         masks.append(torch.from_numpy(mask))
     iou = np.concatenate([e.labels.iou for e in examples])
-    return Batch(examples, bank, torch.cat(targets), torch.cat(masks), torch.from_numpy(iou))
+    return Batch(examples, bank, torch.cat(targets), torch.cat(masks), torch.from_numpy(iou), apart, first)
 
 
 def _texts_of(record: Record, vocabulary: Vocabulary, extra: int, rng: np.random.Generator) -> Texts:

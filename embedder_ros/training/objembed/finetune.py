@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tune an ObjEmbed checkpoint on a user's own labelled frames, on one machine, and merge the result.
+"""Fine-tune an ObjEmbed checkpoint on a user's own labelled frames and merge the result.
 
 A run can be stopped at any time and continued: every batch follows from the seed and its number, and the weights,
 the optimiser and the losses so far are kept in one file that is replaced as a whole.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from embedder_ros.models.objembed.checkpoint import load_objembed
 from embedder_ros.models.objembed.embedder import Pixels
 from embedder_ros.models.objembed.layout import padded
 from embedder_ros.models.objembed.network import ObjEmbed, Vision
-from embedder_ros.training.objembed import adapters
+from embedder_ros.training.objembed import adapters, processes
 from embedder_ros.training.objembed.batch import TEXTS, Batch, DataSet, Example, Task, collate
 from embedder_ros.training.objembed.losses import (
     Calibration,
@@ -40,6 +40,7 @@ from embedder_ros.training.objembed.losses import (
     image_weight,
     iou_loss,
     region_loss,
+    text_bank,
 )
 from embedder_ros.training.objembed.optimiser import Trainer
 from embedder_ros.training.objembed.sampler import Batches
@@ -90,16 +91,18 @@ class Passes:
         network: to train.
         tokenizer: the checkpoint's.
         pixels: token budget and normalisation.
-        two_captions: the checkpoint's flag use_two_captions.
+        flags: content of the checkpoint's config.json.
     """
 
     def __init__(
-        self, network: ObjEmbed, tokenizer: prompts.PromptTokenizer, pixels: Pixels, *, two_captions: bool = True
+        self, network: ObjEmbed, tokenizer: prompts.PromptTokenizer, pixels: Pixels, flags: Mapping[str, Any]
     ) -> None:
         self._network, self._tokenizer, self._pixels = network, tokenizer, pixels
         self._merge = network.model.merge_size
-        self._kinds = 2 if two_captions else 1
-        self._weight = image_weight(network.config.use_two_tokens, two_captions)
+        two = bool(flags.get('use_two_captions', True))
+        self._kinds = 2 if two else 1
+        self._weight = image_weight(network.config.use_two_tokens, two)
+        self._most = int(flags.get('num_classes', 100))
 
     def losses(self, batch: Batch) -> Losses:
         """One forward pass over images and texts."""
@@ -115,23 +118,33 @@ class Passes:
         sizes = torch.tensor([[e.image.shape[1], e.image.shape[0]] for e in examples])
         boxes = [torch.from_numpy(e.boxes) for e in examples]
         out = network(ids, mask, None, grids, boxes, sizes, vision=vision)
-        bank = self._texts(prompts.OBJECT_TEXT, batch.texts)
+        mine = processes.Shared(batch.texts, self._texts(prompts.OBJECT_TEXT, batch.texts), batch.first)
+        bank = text_bank(mine, processes.exchange(mine), most=self._most, apart=batch.apart)
         objects = Calibration(network.logit_log_scale, network.logit_bias)
         region = region_loss(out.object_embeddings.float(), bank, batch.targets.to(on), batch.mask.to(on), objects)
         iou = iou_loss(out.iou_logits.float(), batch.iou.to(on))
         return combine(region, self._image(out.global_embeddings.float(), examples), iou, self._weight)
 
     def _image(self, whole: Tensor, examples: Sequence[Example]) -> Tensor:
-        captions = [[e.captions[kind] for e in examples] for kind in range(self._kinds)]
-        given = [c for kind in captions for c in kind if c]
-        if not whole.shape[1] or not given:
+        if not whole.shape[1]:
             return whole.sum() * 0
-        read = iter(self._texts(prompts.IMAGE_TEXT, given))
-        blocks = image_blocks(whole, [[next(read) if c else None for c in kind] for kind in captions])
+        captions, others = zip(*(self._captions(examples, kind) for kind in range(self._kinds)), strict=True)
+        blocks = image_blocks(whole, captions, others if processes.count() > 1 else ())
         network = self._network
         return image_loss(blocks, Calibration(network.logit_image_log_scale, network.logit_image_bias))
 
+    def _captions(self, examples: Sequence[Example], kind: int) -> tuple[list[Tensor | None], Tensor]:
+        """Each image's caption of a kind, and those of other processes' images."""
+        given = [e.captions[kind] for e in examples if e.captions[kind]]
+        rows = self._texts(prompts.IMAGE_TEXT, given)
+        read = iter(rows)
+        mine = processes.Shared(given, rows)
+        bank = text_bank(mine, processes.exchange(mine))
+        return [next(read) if e.captions[kind] else None for e in examples], bank[len(rows) :]
+
     def _texts(self, template: str, texts: Sequence[str]) -> Tensor:
+        if not texts:
+            return self._network.logit_bias.new_zeros(0, self._network.config.hidden)
         ids = [self._tokenizer.text(template, text) for text in texts]
         return self._network.embed_text(*padded(ids, self._tokenizer.padding)).float()
 
@@ -176,9 +189,15 @@ class Run:
         device: str = 'auto',
         resume: bool = False,
     ) -> None:
-        _check_output(checkpoint, output, resume=resume)
+        check_output(checkpoint, output, resume=resume)
         self._checkpoint, self._sets, self._output = checkpoint, sets, output
-        self._batches = Batches([len(s.records) for s in sets], settings.batch_size, seed=settings.seed)
+        self._batches = Batches(
+            [len(s.records) for s in sets],
+            settings.batch_size,
+            seed=settings.seed,
+            rank=processes.rank(),
+            processes=processes.count(),
+        )
         epoch = math.ceil(EPOCHS * len(self._batches) / settings.accumulate)
         lr = settings.lr or (LR_LORA if settings.lora_rank else LR_FULL)
         where = runtime.torch_device(device)
@@ -196,13 +215,14 @@ class Run:
         self._network.train()
         pixels = runtime.read_pixels(checkpoint, settings.min_tokens, settings.max_tokens)
         flags = json.loads((checkpoint / 'config.json').read_text(encoding='utf-8'))
-        two_captions = bool(flags.get('use_two_captions', True))
-        self._passes = Passes(self._network, tokenizer, pixels, two_captions=two_captions)
-        self._trainer = Trainer(self._network.named_parameters(), lr=lr, steps=self.settings.steps)
+        self._passes = Passes(self._network, tokenizer, pixels, flags)
         self.history: list[dict[str, float]] = []
+        self._identity = self._identified()
         output.mkdir(parents=True, exist_ok=True)
-        if resume:
-            self._resume()
+        with _memory_is_a_user_error():
+            self._trainer = Trainer(self._network.named_parameters(), lr=lr, steps=self.settings.steps)
+            if resume:
+                self._resume()
 
     def train(self, until: int | None = None) -> None:
         """Train to the end, or to step `until`, saving the state on the way.
@@ -211,7 +231,8 @@ class Run:
             UserError: too little memory, or a loss that is not a number; what was saved stays.
         """
         last = min(until or self.settings.steps, self.settings.steps)
-        bar = tqdm(range(len(self.history), last), 'finetune', last, initial=len(self.history), disable=None)
+        hidden = True if processes.rank() else None
+        bar = tqdm(range(len(self.history), last), 'finetune', last, initial=len(self.history), disable=hidden)
         with _memory_is_a_user_error():
             for step in bar:
                 self.history.append(self._step(step))
@@ -221,11 +242,15 @@ class Run:
 
     def save(self) -> None:
         """Keep what a resumed run needs."""
-        state = {'identity': self._identity(), 'history': self.history, 'trainer': self._trainer.state()}
+        if processes.rank():
+            return
+        state = {'identity': self._identity, 'history': self.history, 'trainer': self._trainer.state()}
         adapters.save_state(self._output / STATE, state)
 
     def finish(self) -> None:
         """Merge into a folder that loads like the checkpoint, write the report, and drop the training state."""
+        if processes.rank():
+            return
         new, added = adapters.changed(self._network, self._trainer.weights)
         adapters.write_merged(self._checkpoint, self._output, new, added)
         report = {'settings': asdict(self.settings), 'losses': self.history}
@@ -249,6 +274,7 @@ class Run:
             (losses.total / parts).backward()
             self._trainer.collect()
             sums += [float(value.detach()) / parts for value in losses]
+        sums = processes.average(torch.tensor(sums, device=self._network.device)).cpu().numpy()
         if not np.isfinite(sums).all():
             raise UserError(
                 f'the loss of step {step} is not a number; lower --lr, or take --precision fp32, and start again'
@@ -273,7 +299,7 @@ class Run:
             identity = state['identity']
         except Exception as error:  # torch raises many kinds
             raise UserError(f'{path} cannot be read ({error}); start again with another --output') from error
-        if changed := [name for name, value in self._identity().items() if identity.get(name) != value]:
+        if changed := [name for name, value in self._identity.items() if identity.get(name) != value]:
             raise UserError(
                 f'{path} was begun with another {changed[0]}: {identity.get(changed[0])}; give the same options and '
                 'data, or start again with another --output'
@@ -281,7 +307,7 @@ class Run:
         self._trainer.resume(state['trainer'])
         self.history = state['history']
 
-    def _identity(self) -> dict[str, Any]:
+    def _identified(self) -> dict[str, Any]:
         """What must be the same when a run is continued."""
         digest = hashlib.sha256()
         for source in self._sets:
@@ -289,11 +315,14 @@ class Run:
                 content = (r.image, r.labels, r.boxes.tolist(), r.negatives, r.captions)
                 digest.update(repr((*content, source.proposals[r.image].tolist())).encode())
             digest.update(repr((source.task.name, source.max_objects)).encode())
-        options = {name: value for name, value in asdict(self.settings).items() if name != 'save_every'}
-        return options | {'checkpoint': runtime.weights_hash(self._checkpoint), 'data': digest.hexdigest()}
+        free = ('save_every', 'checkpointing')
+        options = {name: value for name, value in asdict(self.settings).items() if name not in free}
+        weights = runtime.weights_hash(self._checkpoint)
+        return options | {'checkpoint': weights, 'data': digest.hexdigest(), 'processes': processes.count()}
 
 
-def _check_output(checkpoint: Path, output: Path, *, resume: bool) -> None:
+def check_output(checkpoint: Path, output: Path, *, resume: bool) -> None:
+    """Raise UserError when `output` holds something else than `resume` says."""
     if output.resolve() == checkpoint.resolve():
         raise UserError(f'{output} is the checkpoint itself; give another folder as --output')
     begun, done = (output / STATE).exists(), (output / REPORT).exists()
@@ -315,6 +344,7 @@ def _memory_is_a_user_error() -> Iterator[None]:
         if not full:
             raise
         raise UserError(
-            'too little memory for a training step; lower --batch-size (and raise --accumulate), --max-objects or '
-            '--max-tokens, add --checkpointing, or take --precision bf16; then go on with another --output'
+            'too little memory for a training step; continue with --resume --checkpointing, or begin anew in another '
+            '--output with a lower --batch-size (and a higher --accumulate), --max-objects or --max-tokens, or with '
+            '--precision bf16'
         ) from error

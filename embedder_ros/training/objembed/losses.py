@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from embedder_ros.training.losses import focal_terms
+from embedder_ros.training.objembed.processes import Shared
 
 POSITIVE_SHARE = 0.25  # alpha: raising it makes missed objects costlier and false matches cheaper
 GAIN = 2.0  # of every focal loss
@@ -52,6 +53,26 @@ def focal_loss(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> T
     weight = POSITIVE_SHARE * targets + (1 - POSITIVE_SHARE) * (1 - targets)
     terms = focal_terms(logits, targets, weight if mask is None else weight * mask)
     return GAIN * terms.mean(0).sum()
+
+
+def text_bank(mine: Shared, others: Sequence[Shared], *, most: int | None = None, apart: bool = False) -> Tensor:
+    """(C, H) this process's texts, then other processes', each once.
+
+    Args:
+        mine: all are kept.
+        others: of other processes.
+        most: in all, for objects the checkpoint's num_classes; None for no limit.
+        apart: equal texts are not the same, and private ones of others are left out (HumanRef).
+    """
+    rows, known = [mine.rows], set(mine.texts)
+    for other in others:
+        for column, text in enumerate(other.texts):
+            if column in other.private if apart else text in known:
+                continue
+            known.add(text)
+            rows.append(other.rows[column, None])
+    bank = torch.cat(rows)
+    return bank if most is None else bank[: max(most, len(mine.rows))]
 
 
 def region_loss(objects: Tensor, bank: Tensor, targets: Tensor, mask: Tensor, calibration: Calibration) -> Tensor:
@@ -115,7 +136,9 @@ def image_loss(blocks: Sequence[Block], calibration: Calibration) -> Tensor:
     return total
 
 
-def image_blocks(images: Tensor, captions: Sequence[Sequence[Tensor | None]]) -> list[Block]:
+def image_blocks(
+    images: Tensor, captions: Sequence[Sequence[Tensor | None]], others: Sequence[Tensor] = ()
+) -> list[Block]:
     """Pair image embeddings with captions: coarse with short, detailed with long.
 
     With one image embedding and two kinds of caption it learns both, and the other way round (MODELS.md 1.10 gives
@@ -124,14 +147,16 @@ def image_blocks(images: Tensor, captions: Sequence[Sequence[Tensor | None]]) ->
     Args:
         images: (B, G, H) raw image embeddings, G of 1 or 2.
         captions: for each kind, shortest first, one raw (H,) embedding or None per image.
+        others: for each kind, (C, H) of other processes' images.
     """
     blocks = []
     for index in range(max(images.shape[1], len(captions)) if captions else 0):
-        mine = captions[min(index, len(captions) - 1)]
+        kind = min(index, len(captions) - 1)
+        mine = captions[kind]
         kept = [row for row, caption in enumerate(mine) if caption is not None]
         view = images[:, min(index, images.shape[1] - 1)]
         given = torch.stack([mine[row] for row in kept]) if kept else images.new_zeros(0, images.shape[2])
-        blocks.append(Block(view[kept], given))
+        blocks.append(Block(view[kept], torch.cat([given, others[kind]]) if others else given))
     return blocks
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from embedder_ros.training.objembed.processes import average_gradients
+
 # Part of a parameter's name -> its share of the learning rate; the first that is found counts.
 SHARES = {'visual': 0.1, 'logit': 10.0, '': 1.0}
 WARM_UP = 0.05  # share of all steps; lowering it lets the first steps, made with cold statistics, do harm
@@ -68,6 +70,7 @@ class Trainer:
 
     def step(self) -> float:
         """Move the weights once; returns the gradient's norm before it was cut to MAX_NORM."""
+        average_gradients(self.weights.values())
         norm = nn.utils.clip_grad_norm_(self.weights.values(), MAX_NORM)
         self._optimiser.step()
         self._schedule.step()
