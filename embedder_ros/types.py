@@ -317,8 +317,8 @@ class Outcome(Enum):
 class Candidate:
     """One object that may be meant: where it was last seen, and how well it matches.
 
-    score = semantic * iou. `track_id` 0 and `object_id` '' mean none. `position` is (3,) metres in `position_frame`, which
-    is `frame_id` when '', or None. `unseen` is seconds since that sighting.
+    score = semantic * iou. `track_id` 0 and `object_id` '' mean none. `position` is (3,) metres in `position_frame`,
+    which is `frame_id` when '', or None. `unseen` is seconds since that sighting.
     """
 
     camera: str

@@ -173,20 +173,20 @@ class Grounder(LifecycleNode):
 
     async def _on_find(self, request: Find.Request, response: Find.Response) -> Find.Response:
         try:
-            answer, position_frame = await self._answer(request)
+            answer, remembered = await self._answer(request)
         except UserError as error:
             response.message = str(error)
             return response
-        messages.answer_to_response(answer, response, position_frame)
-        if request.thumbnails and not position_frame:
+        messages.answer_to_response(answer, response)
+        self.memory_server.describe(response.candidates, thumbnails=request.thumbnails and remembered)
+        if request.thumbnails and not remembered:
             await self._add_thumbnails(response)
-        self.memory_server.describe(response.candidates, request.thumbnails)
         return response
 
-    async def _answer(self, request: Find.Request) -> tuple[Answer, str]:
-        """The answer in the scope that is asked for, and the frame that its positions are in, '' for each its own."""
-        scope, remembered = request.scope, (Find.Request.MEMORY, Find.Request.BOTH)
-        if scope not in (Find.Request.NOW, *remembered):
+    async def _answer(self, request: Find.Request) -> tuple[Answer, bool]:
+        """The answer in the scope that is asked for, and whether it is from memory."""
+        scope = request.scope
+        if scope not in (Find.Request.NOW, Find.Request.MEMORY, Find.Request.BOTH):
             raise UserError(f'scope {scope} is none of NOW 0, MEMORY 1, BOTH 2')
         self.ready_scene()
         question = await self.question(request.query)
@@ -197,8 +197,8 @@ class Grounder(LifecycleNode):
             )
             self.memory_server.found(request.query.text, answer)
             if scope == Find.Request.NOW or answer.outcome is not Outcome.NOT_FOUND:
-                return answer, ''
-        return self.memory_server.find(question, request, _limit(request.max_candidates)), self._values.map_frame
+                return answer, False
+        return self.memory_server.find(question, request, _limit(request.max_candidates)), True
 
     async def _add_thumbnails(self, response: Find.Response) -> None:
         for candidate in response.candidates:

@@ -142,14 +142,14 @@ class MemoryServer:
             with contextlib.suppress(UserError):  # forgotten meanwhile
                 self._memory.label(best.object_id, text)
 
-    def describe(self, candidates: Sequence[Any], thumbnails: bool) -> None:
-        """Fill name, and from memory the thumbnail where one is asked for and missing, into GroundedObject messages."""
+    def describe(self, candidates: Sequence[Any], *, thumbnails: bool) -> None:
+        """Fill the names, and if asked for remembered pictures, into GroundedObject messages."""
         for candidate in candidates if self._memory is not None else ():
             known = self._memory.get(candidate.object_id) if candidate.object_id else None
             if known is None:
                 continue
             candidate.name = known.name
-            if thumbnails and not len(candidate.thumbnail.data):
+            if thumbnails:
                 candidate.thumbnail = recall.thumbnail(known)
 
     def status(self) -> DiagnosticStatus:
@@ -230,8 +230,8 @@ class MemoryServer:
             seen = await self._queries.region(query.region)
             place = Place(seen.camera, seen.stamp, seen.box) if seen.camera else None
             decision = self.memory.reidentify(embedding=seen.embedding, place=place, **limits)
-        recall.fill_decision(response, decision, self._values.map_frame)
-        self.describe(response.candidates, request.thumbnails)
+        recall.fill_decision(response, decision)
+        self.describe(response.candidates, thumbnails=request.thumbnails)
 
     async def _on_remember(self, request: Remember.Request, response: Remember.Response) -> None:
         object_id, track_id = await self._meant(request.target)

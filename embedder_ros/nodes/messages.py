@@ -139,8 +139,8 @@ def tracks_to_msg(tracks: Sequence[Track], observation: Observation) -> Tracks:
     return msg
 
 
-def candidate_to_msg(candidate: Candidate, position_frame: str = '') -> GroundedObject:
-    """One candidate, without name and thumbnail. Its position is in `position_frame`, '' means in its own frame_id."""
+def candidate_to_msg(candidate: Candidate) -> GroundedObject:
+    """One candidate, without name and thumbnail."""
     c = candidate
     msg = GroundedObject(header=header(c.stamp, c.frame_id), camera=c.camera, object_id=c.object_id)
     msg.box = np.asarray(c.box, np.float32)
@@ -149,21 +149,18 @@ def candidate_to_msg(candidate: Candidate, position_frame: str = '') -> Grounded
     msg.unseen = float(c.unseen)
     msg.has_position = c.position is not None and bool(np.isfinite(c.position).all())
     if msg.has_position:
-        msg.position = PointStamped(header=header(c.stamp, position_frame or c.frame_id))
+        msg.position = PointStamped(header=header(c.stamp, c.position_frame or c.frame_id))
         msg.position.point.x, msg.position.point.y, msg.position.point.z = map(float, c.position)
     return msg
 
 
-def answer_to_response(answer: Answer, response: Find.Response, position_frame: str = '') -> Find.Response:
-    """Fill the response of `find`. Whatever the outcome it is a success: the question was answered.
-
-    Positions are in `position_frame`, '' means in each candidate's frame_id.
-    """
+def answer_to_response(answer: Answer, response: Find.Response) -> Find.Response:
+    """Fill the response of `find`. Whatever the outcome it is a success: the question was answered."""
     best = answer.candidates[0] if answer.candidates else None
     response.success = True
     response.message = _SENTENCES[answer.reason].format(answer=answer, best=best, count=len(answer.candidates))
     response.outcome, response.reason = answer.outcome.value, answer.reason
-    response.candidates = [candidate_to_msg(c, position_frame) for c in answer.candidates]
+    response.candidates = [candidate_to_msg(c) for c in answer.candidates]
     response.margin, response.threshold, response.age = map(float, (answer.margin, answer.threshold, answer.age))
     response.frames_searched, response.objects_searched = answer.frames_searched, answer.objects_searched
     return response

@@ -52,11 +52,11 @@ def one_object(decision: Decision) -> str:
     raise UserError(f'{_sentence(decision)}; wait until it is tracked, or give a track_id of topic tracks')
 
 
-def fill_decision(response: Any, decision: Decision, map_frame: str) -> None:
+def fill_decision(response: Any, decision: Decision) -> None:
     """The response of `reidentify`."""
     response.success, response.message = True, _sentence(decision)
     response.outcome, response.margin = decision.outcome.value, float(decision.margin)
-    response.candidates = [candidate_to_msg(c, map_frame) for c in decision.candidates]
+    response.candidates = [candidate_to_msg(c) for c in decision.candidates]
     response.reasons, response.counts = list(decision.reasons), list(decision.reasons.values())
 
 
@@ -113,6 +113,7 @@ def _last_seen(known: Object) -> Candidate:
         objectness=best.objectness,
         object_id=known.object_id,
         position=known.position,
+        position_frame=known.position_frame,
     )
 
 
