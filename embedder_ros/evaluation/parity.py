@@ -92,10 +92,15 @@ def check_objembed(folder: Path) -> Report:
         with torch.inference_mode():
             given = dict(_outputs(network, inputs, expected))
         differences = [_compare(name, given[name], value) for name, value in expected.items() if name in given]
-    except KeyError as error:
-        raise UserError(f'{folder}: inputs.safetensors or losses.safetensors lacks {error}; add it') from error
+        if (folder / 'losses.safetensors').is_file():
+            differences += _losses(network, inputs, _tensors(folder / 'losses.safetensors'))
+    except (KeyError, AttributeError, IndexError, RuntimeError) as error:
+        message = f'{folder}: its inputs, losses and weights do not fit together ({type(error).__name__}: {error})'
+        raise UserError(f'{message}; see test/data/objembed_tiny for what each file holds') from error
     if (folder / 'preprocess.safetensors').is_file():
         differences += _preprocessing(network, _tensors(folder / 'preprocess.safetensors'))
+    if not differences:
+        raise UserError(f'{folder} expects no output of this model; see test/data/objembed_tiny for their names')
     return Report(differences, sorted(expected.keys() - given.keys()))
 
 
@@ -171,6 +176,47 @@ def _scores(network: ObjEmbed, out: Output, texts: Mapping[str, Tensor]) -> Iter
     if 'global' in texts and image_scale is not None and image_bias is not None and out.global_embeddings.shape[1]:
         cosines = normalize(texts['global'], dim=-1) @ normalize(out.global_embeddings[:, 0], dim=-1).T
         yield 'global_scores', (cosines * image_scale + image_bias).sigmoid()
+
+
+def _losses(network: ObjEmbed, inputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[Difference]:
+    """Losses of the whole batch in training mode, and gradients of the total (MODELS.md 1.10)."""
+    import torch
+
+    network.train()
+    out = _forward(network, inputs, list(range(len(inputs['input_ids']))))
+    given = _training_losses(network, out, _texts(network, wanted['text_ids']), wanted)
+    given['total_loss'].backward()
+    for name in wanted:
+        if name.startswith('grad_norm.'):
+            gradient = network.get_parameter(name.removeprefix('grad_norm.')).grad
+            given[name] = torch.tensor(0.0) if gradient is None else gradient.norm()
+    return [
+        _compare(name, value.detach(), wanted[name], relative=True) for name, value in given.items() if name in wanted
+    ]
+
+
+def _training_losses(network: ObjEmbed, out: Output, texts: Tensor, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    import torch
+    from torch.nn.functional import one_hot
+
+    from embedder_ros.training.objembed import losses
+
+    frames = range(len(out.global_embeddings))
+    labels, masks, iou = (torch.cat([wanted[f'{n}{i}'] for i in frames]) for n in ('labels', 'masks', 'iou_targets'))
+    local = (wanted['text_ids'] == network.text_token_ids[0]).any(1)
+    names, captions = texts[local], texts[~local]
+    targets = one_hot(labels.clamp(min=0), len(names)).float() * (labels >= 0)[:, None]
+    objects = losses.Calibration(network.logit_log_scale, network.logit_bias)
+    mask = masks.float()[:, None].expand_as(targets)
+    region = losses.region_loss(out.object_embeddings, names, targets, mask, objects)
+    image, weight = region.new_zeros(()), 0.0
+    if len(captions) and network.config.use_global_caption:
+        kinds = captions.unflatten(0, (len(frames), -1)).transpose(0, 1)  # short and long of each frame in turn
+        calibration = losses.Calibration(network.logit_image_log_scale, network.logit_image_bias)
+        image = losses.image_loss(losses.image_blocks(out.global_embeddings, [list(k) for k in kinds]), calibration)
+        weight = losses.image_weight(network.config.use_two_tokens, len(kinds) == 2)
+    total = losses.combine(region, image, losses.iou_loss(out.iou_logits, iou), weight)
+    return {f'{name}_loss': value for name, value in total._asdict().items()}
 
 
 def _preprocessing(network: ObjEmbed, expected: Mapping[str, Tensor]) -> list[Difference]:
