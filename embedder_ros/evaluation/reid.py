@@ -105,7 +105,7 @@ def measured(clip: Clip, model: ModelInfo, method: Method) -> dict[str, Any]:
 
 
 def headline(clip: Clip, model: ModelInfo, method: Method) -> dict[str, Any]:
-    """The few numbers that curves are made of."""
+    """The few numbers that curves are made of; `own_precision` leaves out the merges that a sliding track made."""
     return _headline(clip, *run(clip, model, method))
 
 
@@ -117,9 +117,11 @@ def _things(clip: Clip, results: Sequence[Result]) -> list[Result]:
 def _headline(clip: Clip, ids: Sequence[Sequence[str]], results: Sequence[Result]) -> dict[str, Any]:
     within = [r for r in _things(clip, results) if r.gap <= GOAL_GAP]
     total, time = scoring.score(within), scoring.hours(clip)
+    slid = sum(how == scoring.SLID for r in within for _, how in r.merged)
     return {
         **scoring.as_dict(total),
-        'slid': sum(how == scoring.SLID for r in within for _, how in r.merged),
+        'slid': slid,
+        'own_precision': round(total.right / max(1, total.right + total.wrong - slid), 4) if total.right else 1.0,
         'wrong_per_hour': round(total.wrong / time, 2) if time else 0.0,
         'covisible': len(scoring.covisible(clip, ids)),
         'switches': scoring.switches(clip, ids),
