@@ -332,7 +332,7 @@ def test_forgotten_things_leave_no_bytes(path: Path) -> None:
     assert [mark for mark in marks if found(path, mark)] == []
 
 
-def test_cleared_memories_and_dropped_frames_leave_no_bytes(path: Path) -> None:
+def test_cleared_memories_leave_no_bytes(path: Path) -> None:
     store = opened(path)
     store.put([thing('a', vectors(1)[0], name='a secret name')])
     store.put_frame(frame(1, vectors(2), ('a', '')))

@@ -8,11 +8,18 @@ import pytest
 
 from embedder_ros.memory import index as module
 from embedder_ros.memory import sqlite
-from embedder_ros.memory.index import HEAD, VectorIndex
+from embedder_ros.memory.index import VectorIndex
 from embedder_ros.types import unit_rows
 
-DIM = 3 * HEAD
-OWNERS, VIEWS = 5000, 3
+DIM, HEAD = 96, 24
+OWNERS, VIEWS = 800, 3
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything in small, so that brute force is quick."""
+    for name, value in {'HEAD': HEAD, 'LONG': DIM, 'FIT_FROM': 500, 'APPROXIMATE': 400, 'BLOCK': 256}.items():
+        monkeypatch.setattr(module, name, value)
 
 
 def rows_of(kind: str, count: int) -> np.ndarray:
@@ -48,10 +55,10 @@ def best_of(rows: np.ndarray, owners: np.ndarray, query: np.ndarray, allowed: np
 def queries_of(rows: np.ndarray) -> np.ndarray:
     """Near to some rows, far from all, and 0 in parts as texts are."""
     rng = np.random.default_rng(2)
-    near = rows[:4] + 0.02 * rng.standard_normal((4, DIM))
-    partial = rng.standard_normal((4, DIM))
-    partial[:, :10] = partial[:, 200:] = 0
-    return unit_rows(np.concatenate([near, rng.standard_normal((4, DIM)), partial]))
+    near = rows[:3] + 0.02 * rng.standard_normal((3, DIM))
+    partial = rng.standard_normal((3, DIM))
+    partial[:, :10] = partial[:, 50:] = 0
+    return unit_rows(np.concatenate([near, rng.standard_normal((3, DIM)), partial]))
 
 
 def masks() -> dict[str, np.ndarray | None]:
@@ -59,7 +66,7 @@ def masks() -> dict[str, np.ndarray | None]:
     return {
         'all': None,
         'most': rng.random(OWNERS) < 0.7,
-        'few': rng.random(OWNERS) < 0.02,
+        'few': rng.random(OWNERS) < 0.03,
         'one': np.arange(OWNERS) == 9,
     }
 
@@ -96,13 +103,12 @@ def test_short_vectors_together_are_brute_force() -> None:
 
 
 @pytest.mark.parametrize('kind', ['directions', 'clusters'])
-def test_approximate_search_finds_most(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, 'APPROXIMATE', 1500)
+def test_approximate_search_finds_most(kind: str) -> None:
     rows = rows_of(kind, OWNERS * VIEWS)
     index, owners = filled(rows)
     right = wanted = 0
     for name, allowed in masks().items():
-        for query in unit_rows(rows[:40] + 0.02 * np.random.default_rng(5).standard_normal((40, DIM))):
+        for query in unit_rows(rows[:12] + 0.02 * np.random.default_rng(5).standard_normal((12, DIM))):
             hits = index.search(query[None], 10, allowed, exact=False)[0]
             expected = best_of(rows, owners, query, allowed, 10)
             right += sum(c >= expected[-1] - 1e-5 for _, c, _ in hits)
@@ -114,9 +120,9 @@ def test_approximate_search_finds_most(kind: str, monkeypatch: pytest.MonkeyPatc
 def test_removed_rows_are_neither_found_nor_kept() -> None:
     rows = rows_of('clusters', OWNERS * VIEWS)
     index, owners = filled(rows)
-    gone = np.random.default_rng(6).permutation(OWNERS)[:2000]
+    gone = np.random.default_rng(6).permutation(OWNERS)[:200]
     index.remove(gone.tolist())
-    assert index.count == VIEWS * 3000
+    assert index.count == VIEWS * 600
     stay = np.ones(OWNERS, bool)
     stay[gone] = False
     for query in queries_of(rows):

@@ -25,7 +25,7 @@ def open_store(url: str, map_id: str, model: ModelInfo, *, capacity: int = 0) ->
         UserError: the memory cannot be opened; the message names the remedy.
     """
     store = _opened(url, map_id, model, capacity)
-    if not store.count()[0]:
+    if store.others and not store.count()[0]:
         for other in store.others:
             _log.warning(
                 "nothing is remembered of map '%s' by model '%s'; %d objects of map '%s' by model '%s' are kept and "

@@ -8,7 +8,8 @@ length. Vectors are `halfvec` (float16), which pgvector indexes up to 4000 numbe
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -104,7 +105,7 @@ class Server:
         self._url = url
         self._connection: Any = None
         self._closed = False
-        self.run(self._prepare)
+        self._alone(self._prepare)
 
     def run(self, work: Callable[[Cursor], T]) -> T:
         """What `work` returns, in a transaction; repeated when the connection broke or other writers interfered."""
@@ -128,7 +129,7 @@ class Server:
 
     def tables(self, memory: int, dim: int, identity: int) -> None:
         """Make a map and model's tables, once."""
-        self.run(lambda cursor: _each(cursor, _TABLES.format(m=memory, dim=dim, identity=identity)))
+        self._alone(lambda cursor: _each(cursor, _TABLES.format(m=memory, dim=dim, identity=identity)))
 
     def index(self, memory: int, column: str) -> None:
         """Make a map and model's approximate index, once; slow, and harmless to those who write meanwhile."""
@@ -143,6 +144,12 @@ class Server:
         self._closed = True
         if self._connection is not None:
             self._connection.close()
+
+    def _alone(self, work: Callable[[Cursor], None]) -> None:
+        """Run while no other robot makes tables; the lock comes before the transaction, which sees what they made."""
+        self.run(lambda cursor: None)
+        with _locked(self._connection):
+            self.run(work)
 
     def _connected(self) -> Any:
         if self._connection is None or self._connection.closed:
@@ -159,9 +166,8 @@ class Server:
 
     def _extended(self, connection: Any) -> TypeInfo:
         try:
-            connection.execute("SELECT pg_advisory_lock(hashtext('embedder_ros'))")
-            connection.execute('CREATE EXTENSION IF NOT EXISTS vector')
-            connection.execute('SELECT pg_advisory_unlock_all()')
+            with _locked(connection):
+                connection.execute('CREATE EXTENSION IF NOT EXISTS vector')
             info = TypeInfo.fetch(connection, 'halfvec')
         except psycopg.Error as error:
             info, why = None, _line(error)
@@ -176,7 +182,6 @@ class Server:
         return info
 
     def _prepare(self, cursor: Cursor) -> None:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('embedder_ros'))")
         _each(cursor, _SCHEMA)
         found = cursor.execute('SELECT version FROM format').fetchone()
         if found is None:
@@ -200,6 +205,16 @@ class Server:
         else:
             meaning = f'failed: {_line(error)}'
         return f'{self.name} {meaning}'
+
+
+@contextmanager
+def _locked(connection: Any) -> Iterator[None]:
+    connection.execute("SELECT pg_advisory_lock(hashtext('embedder_ros'))")
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("SELECT pg_advisory_unlock(hashtext('embedder_ros'))")
 
 
 def _each(cursor: Cursor, statements: str) -> None:

@@ -200,8 +200,8 @@ class SqliteStore:
                 failure = error
             else:
                 return scan.hits()
-        with self._lock, self._file.refusals():
-            raise failure
+        with self._lock:
+            raise self._file.refused(failure) from failure
 
     def drop_frames(self, before: int) -> int:
         """Delete frames with an older stamp; how many."""
@@ -211,7 +211,7 @@ class SqliteStore:
     def count(self) -> tuple[int, int]:
         """Number of objects and of frames."""
         query = 'SELECT (SELECT count(*) FROM objects WHERE memory=?1), (SELECT count(*) FROM frames WHERE memory=?1)'
-        with self._lock, self._file.reading() as db:
+        with self._usable(), self._file.reading() as db:
             objects, frames = db.execute(query, (self._memory,)).fetchone()
             return objects, frames
 
@@ -246,12 +246,15 @@ class SqliteStore:
 
     def _load(self) -> None:
         try:
-            with self._file.reading() as db:
-                self._load_views(db, *self._load_objects(db))
-        except UserError as error:
-            self._failure = error
-        except Exception as error:  # noqa: BLE001 - the file is not what was written, in whatever way
-            self._failure = self._file.damaged(f'{type(error).__name__}: {error}')
+            db = self._file.db
+            self._load_views(db, *self._load_objects(db))
+        except MemoryError:
+            self._failure = UserError(
+                f'{self._file.name} does not fit into RAM: free some, or forget objects elsewhere'
+            )
+        except Exception as error:  # noqa: BLE001 - whatever is read is not what was written
+            with self._lock:
+                self._failure = self._file.refused(error)
 
     def _load_objects(self, db: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Fill the catalogue; (V,) slots and (V,) marks of the views, in the order of the objects' views."""
@@ -288,6 +291,11 @@ class SqliteStore:
     def _ready(self) -> Iterator[None]:
         """Our turn, with everything loaded."""
         self._loader.join()
+        with self._usable():
+            yield
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
         with self._lock:
             if self._failure:
                 raise self._failure

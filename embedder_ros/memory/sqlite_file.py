@@ -107,20 +107,11 @@ class MemoryFile:
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """Tell what the file refuses as UserError; a damaged file is set aside."""
+        """Tell what the file refuses as UserError."""
         try:
             yield
         except sqlite3.Error as error:
-            raise UserError(self._refusal(str(error))) from error
-        except UnicodeDecodeError as error:
-            raise UserError(self._refusal(f'malformed text: {error.reason}')) from error
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for reading."""
-        self._check_open()
-        with self.refusals():
-            yield self.db
+            raise self.refused(error) from error
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -128,7 +119,20 @@ class MemoryFile:
         try:
             yield
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise self.damaged(f'{type(error).__name__}: {error}') from error
+            raise self.refused(error) from error
+
+    def refused(self, error: Exception) -> UserError:
+        """The error to raise for this one; anything but sqlite3's means damage, and a damaged file is set aside."""
+        if isinstance(error, sqlite3.Error) and 'decode to UTF-8' not in str(error):
+            return UserError(self._refusal(str(error)))
+        return UserError(self._refusal(f'malformed: {type(error).__name__}: {error}'))
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for reading."""
+        self._check_open()
+        with self.refusals():
+            yield self.db
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -167,10 +171,6 @@ class MemoryFile:
         with self.refusals():
             if self.path and self.db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]:
                 raise sqlite3.OperationalError('database is locked')
-
-    def damaged(self, why: str) -> UserError:
-        """Close the file and set it aside; the error to raise."""
-        return UserError(self._refusal(f'malformed: {why}'))
 
     def close(self) -> None:
         """Close; harmless when repeated."""
