@@ -97,7 +97,7 @@ def test_a_part_is_an_object_of_its_own() -> None:
 
 def test_views_are_few_diverse_and_the_best() -> None:
     robot = Robot()
-    first = robot.watch({'a': ((300, 100, 320, 125), look(1))}, 2.0, iou=0.5)['a']
+    first = robot.watch({'a': ((300, 100, 320, 125), look(1))}, 2.0, iou=0.65)['a']
     robot.wait(15)
     for turned in (0.0, 0.05, 0.6, 0.62, 1.2, 0.3):
         robot.watch({'a': ((280, 80, 360, 180), look(1, turned=turned))}, 0.5)

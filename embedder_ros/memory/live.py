@@ -39,6 +39,8 @@ class Live:
         compared: stamp of the last comparison, -1 before the first.
         better: a better view came since then.
         waits: retry intervals until the next comparison.
+        gap: nanoseconds between its last two sightings.
+        doubts: sightings in a row that did not look like its object.
         early, late: (stamp, (3,) metres in the map) of the first and last sighting with a position.
     """
 
@@ -60,6 +62,8 @@ class Live:
     compared: int = -1
     better: bool = False
     waits: int = 1
+    gap: int = 0
+    doubts: int = 0
     early: Place | None = None
     late: Place | None = None
 
@@ -67,6 +71,12 @@ class Live:
     def seconds(self) -> float:
         """From the first to the last sighting."""
         return (self.last - self.first) / NANOSECONDS
+
+    def begin_anew(self, gallery: Gallery) -> None:
+        """From its last sighting on it is another thing, of which nothing is known yet but where it is."""
+        self.first, self.gallery, self.object_id, self.doubts, self.early = self.last, gallery, '', 0, self.late
+        self.beside, self.second_box_of, self.vetoed = set(), set(), set()
+        self.outcome, self.compared, self.better, self.waits = '', -1, False, 1
 
     def span(self) -> Span:
         """What vetoes are made of."""
@@ -78,7 +88,7 @@ class Live:
         if self.compared < 0:
             return True
         before = (self.compared - self.first) / NANOSECONDS
-        if any(before < limit <= self.seconds for limit in (settings.settle, settings.patience)):
+        if any(before < limit <= self.seconds for limit in (settings.settle, settings.patience, 2 * settings.patience)):
             return True
         since = (stamp - self.compared) / NANOSECONDS
         return since >= settings.retry * (1 if self.better else self.waits)

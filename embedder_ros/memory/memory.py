@@ -20,11 +20,11 @@ from embedder_ros.memory.known import Known, Working
 from embedder_ros.memory.policy import Flood, Settings
 from embedder_ros.memory.presence import Absence
 from embedder_ros.memory.questions import FoundFrames, Questions
-from embedder_ros.memory.recognise import PERSON, Recogniser, Seen, observed
+from embedder_ros.memory.recognise import PERSON, Recogniser, Seen, observed, sound
 from embedder_ros.memory.reid import Decision, Span
 from embedder_ros.memory.report import Report
 from embedder_ros.memory.store import Filter, Store, StoredFrame
-from embedder_ros.memory.views import Gallery
+from embedder_ros.memory.views import Gallery, within
 from embedder_ros.types import (
     NANOSECONDS,
     Answer,
@@ -42,7 +42,7 @@ from embedder_ros.types import (
 Pose = NDArray[np.float64]
 
 # Objects dropped at once when the memory is full, so that not every new one costs a search for the oldest.
-ROOM = 64
+ROOM = 16
 # Seconds between two deletions of old frames.
 TIDY = 60.0
 # Deviation of a pose's rotation from orthonormal.
@@ -146,7 +146,7 @@ class Memory:
             if self._repeated(observation):
                 return self._recogniser.named(tracks)
             pose = self._checked(pose)
-            seen = observed(observation, self.model, pose, self._map_frame, now)
+            seen = observed(observation, self.model, pose, self._map_frame, now, min_iou=self.settings.min_iou)
             out = self._recogniser.update(seen, tracks)
             if not self._recogniser.finder.searching:  # else writing would wait for it
                 self._write(seen, pose)
@@ -184,26 +184,31 @@ class Memory:
 
     def _make_room(self, wanted: int, now: int) -> int:
         accepted = sum(self._flood.take(now) for _ in range(wanted))
-        self.report.counts['flood'] += wanted - accepted
+        self._count('flood', wanted - accepted)
         missing = self._store.count()[0] + accepted - self.settings.max_objects
         if missing > 0:
-            missing -= self._drop_oldest(missing)
-            refused = min(accepted, max(0, missing))
-            self.report.counts['full'] += refused
+            refused = min(accepted, max(0, missing - self._drop_oldest(missing)))
+            self._count('full', refused)
             accepted -= refused
         return accepted
 
+    def _count(self, reason: str, number: int) -> None:
+        if number:
+            self.report.counts[reason] += number
+
     def _drop_oldest(self, missing: int) -> int:
         """Drop at least so many objects that are not in view and not pinned, if there are so many; how many."""
-        total = self._store.count()[0]
-        window = min(total, 4 * (missing + ROOM))
-        oldest, _ = self._store.objects(Filter(), window, total - window)
+        total, wanted = self._store.count()[0], missing + ROOM
         in_view = {live.object_id for live in self._recogniser.live.values()}
-        spare = [o.object_id for o in reversed(oldest) if not o.pinned and o.object_id not in in_view]
-        drop = spare[: missing + ROOM]
-        self._forget(drop)
-        self.report.counts['dropped'] += len(drop)
-        return len(drop)
+        drop: list[str] = []
+        for end in range(total, 0, -wanted):  # from the oldest on, until there are enough
+            part, _ = self._store.objects(Filter(), min(wanted, end), max(0, end - wanted))
+            drop += [o.object_id for o in reversed(part) if not o.pinned and o.object_id not in in_view]
+            if len(drop) >= missing:
+                break
+        self._forget(drop[:wanted])
+        self._count('dropped', len(drop[:wanted]))
+        return len(drop[:wanted])
 
     # Thumbnails and frames.
 
@@ -259,7 +264,8 @@ class Memory:
         for track in tracks:
             if 0 <= track.row < len(ids) and track.status is not TrackStatus.REMOVED:
                 ids[track.row] = track.object_id
-        rows = np.flatnonzero(np.isfinite(o.embeddings).all(axis=1) & ~self._people(o.embeddings))
+        people = self._people(o.embeddings)
+        rows = np.flatnonzero(sound(o) & ~people & ~within(o.boxes, o.boxes[people]))
         return StoredFrame(
             o.stamp, o.camera, o.frame_id, o.width, o.height, o.frame_embeddings,
             o.embeddings[rows], o.boxes[rows], o.iou[rows], tuple(ids[i] for i in rows), thumbnail,

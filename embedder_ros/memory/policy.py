@@ -32,11 +32,14 @@ class Settings:
         position_slack: metres by which a position may be wrong. Raising it weakens the speed veto.
         duplicate_iou: overlap from which two boxes of a frame are one thing. Raising it remembers second boxes as
             things of their own, lowering it ignores a thing close behind another.
+        min_iou: predicted iou of a box from which its look counts. Raising it ignores things that are hard to box,
+            lowering it remembers boxes that fit nothing.
         min_weight: best view's weight that a track needs to be compared, see views.weights. Raising it ignores small
             and cut things, lowering it remembers blurs.
         settle: seconds a track is seen before it may become a new object. Raising it forgets what passes quickly.
-        patience: seconds of being seen after which a track that is too little like anything becomes a new object.
-            Raising it leaves more without one, lowering it remembers a thing twice when its first view is poor.
+        patience: seconds of being seen after which a track that is too little like anything becomes a new object;
+            twice that for one that is between two objects which are not alike themselves. Raising it leaves more
+            without one, lowering it remembers a thing twice when its first view is poor.
         retry: seconds until a refused track is compared again; doubles up to 16 times this while nothing better is
             seen. Raising it recognises later, lowering it costs time per frame.
         searches: tracks compared per frame; the others wait. Raising it costs time per frame.
@@ -69,12 +72,13 @@ class Settings:
     place_radius: float = 0.3
     max_speed: float = 3.0
     position_slack: float = 0.5
-    duplicate_iou: float = 0.5
+    duplicate_iou: float = 0.3
+    min_iou: float = 0.6
     min_weight: float = 0.05
     settle: float = 0.5
     patience: float = 1.5
     retry: float = 0.4
-    searches: int = 8
+    searches: int = 16
     neighbours: int = 8
     max_views: int = 5
     diverse: float = 0.9

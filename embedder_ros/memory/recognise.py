@@ -22,10 +22,10 @@ from embedder_ros.memory.finder import Finder, Found
 from embedder_ros.memory.known import Known, TrackKey, Working
 from embedder_ros.memory.live import Live
 from embedder_ros.memory.policy import Settings, cosine_of, margin_of
-from embedder_ros.memory.reid import Limits, Same, Verdict, World, decide, veto
+from embedder_ros.memory.reid import Bools, Limits, Same, Verdict, World, decide, veto
 from embedder_ros.memory.report import Report
 from embedder_ros.memory.store import Store
-from embedder_ros.memory.views import Gallery, apart, observation_weights, similarities, view_of
+from embedder_ros.memory.views import Gallery, apart, observation_weights, similarities, view_of, within
 from embedder_ros.types import (
     NANOSECONDS,
     FloatArray,
@@ -45,6 +45,15 @@ SLACK = 0.05
 # Objects read from the store per frame; tracks that need more wait. Raising it costs time per frame.
 READS = 24
 PERSON = 'this looks like a person, and people are not identified; parameter allow_person_identity allows it'
+# Length that a unit vector may differ from 1 by.
+UNIT = 1e-3
+# Nanoseconds without a sighting after which a track may have gone on to another thing.
+PAUSE = NANOSECONDS
+# Sightings in a row that do not look like the object until the track is no longer it.
+DOUBTS = 2
+# Nanoseconds and overlap within which two objects were last seen as boxes of one thing. Raising the first or lowering
+# the second takes neighbours for one thing, and so lets a look-alike that stood close by be merged.
+ONE_TIME, ONE_THING = NANOSECONDS // 2, 0.2
 # Nanoseconds that the stamps of two cameras may differ by without being of two times.
 SKEW = 10 * NANOSECONDS
 
@@ -153,12 +162,14 @@ class Recogniser:
         o = seen.observation
         self._rows[o.camera] = (o.stamp, {(t.camera, t.track_id): t.row for t, _ in shown})
         if self._person is not None and shown:
-            self._mark_people(shown)
+            shown = self._without_people(shown)
         if shown:
+            for track, live in shown:
+                self._look(seen, track, live)
             self._mark_overlaps(shown)
             self._recognise(seen, shown)
             for track, live in shown:
-                if live.object_id:
+                if live.object_id and not live.doubts:
                     self._refresh(seen, track, live)
         return self.named(tracks, ended=ids)
 
@@ -237,13 +248,11 @@ class Recogniser:
             gallery = Gallery(self._settings.max_views, self._settings.diverse)
             first = min(track.first_stamp, stamp)
             live = self.live[key] = Live(*key, self.runs[track.camera], first, stamp, gallery)
-        live.last = stamp
+        live.gap, live.last = stamp - live.last, stamp
         place = seen.place(row) if seen.frame == self._map_frame else None
         if place is not None:
             live.late = (stamp, place)
             live.early = live.early or live.late
-        if not live.object_id:
-            live.better |= _offer(live.gallery, seen, row)
         return live
 
     def _end(self, key: TrackKey) -> None:
@@ -253,6 +262,41 @@ class Recogniser:
             known.tracks.discard(key)
         elif live.compared >= 0:
             self._counts['undecided'] += 1
+
+    def _look(self, seen: Seen, track: Track, live: Live) -> None:
+        """Keep the view of a track without an object; make sure that a bound one still shows its object."""
+        if live.object_id and self._slipped(seen, track.row, live):
+            self._unbind(live)
+            self._counts['slipped'] += 1
+        if not live.object_id:
+            live.better |= _offer(live.gallery, seen, track.row)
+
+    def _slipped(self, seen: Seen, row: int, live: Live) -> bool:
+        """Whether the tracker went on to another thing: after a pause at once, else when it looks so twice."""
+        known = self._working.get(live.object_id)
+        if known is None or seen.weights[row] < self._settings.min_weight:
+            return False
+        paused = live.gap > PAUSE
+        like = float((known.gallery.looks @ seen.looks[row]).max())
+        if like >= (self.limits.same if paused else self.limits.similar):
+            live.doubts = 0
+        else:
+            live.doubts += DOUBTS if paused else 1
+        return live.doubts >= DOUBTS
+
+    def _unbind(self, live: Live) -> None:
+        """From here on the track is another one, of which nothing is known yet."""
+        known = self._working.get(live.object_id)
+        if known is not None:
+            known.tracks.discard((live.camera, live.track_id))
+        live.begin_anew(Gallery(self._settings.max_views, self._settings.diverse))
+
+    def _without_people(self, shown: Shown) -> Shown:
+        """Without people, and without what is not yet known and within a person's box: faces and clothes."""
+        self._mark_people(shown)
+        people = np.array([t.box for t, live in shown if live.person], np.float32).reshape(-1, 4)
+        part = within(np.stack([t.box for t, _ in shown]), people)
+        return [(t, live) for (t, live), p in zip(shown, part, strict=True) if live.object_id or not (live.person or p)]
 
     def _mark_people(self, shown: Shown) -> None:
         people = self.people(np.stack([t.embedding for t, _ in shown]))
@@ -381,6 +425,7 @@ class Recogniser:
             held=held,
             near=near,
             asked=is_asked,
+            distinct=_distinct([k.object for k in columns]),
             apart=apart(np.stack([t.box for t, _ in free])),
         )
 
@@ -399,17 +444,23 @@ class Recogniser:
             if verdict.reason and verdict.reason != live.outcome:
                 self._counts[verdict.reason] += 1
             live.outcome = verdict.reason
-            if self._is_new(live, verdict):
+            if self._is_new(live, verdict, columns):
                 new.append(live)
             else:
                 live.tried(seen.observation.stamp)
         if new:
             self._remember(seen, new)
 
-    def _is_new(self, live: Live, verdict: Verdict) -> bool:
+    def _is_new(self, live: Live, verdict: Verdict, columns: Sequence[Known]) -> bool:
+        patience = self._settings.patience
         if verdict.outcome is Same.UNKNOWN:
             return live.seconds >= self._settings.settle
-        return verdict.reason == 'below_threshold' and live.seconds >= self._settings.patience
+        if verdict.reason == 'below_threshold':
+            return live.seconds >= patience
+        if verdict.reason != 'small_margin' or not verdict.rivals or live.seconds < 2 * patience:
+            return False
+        rivals = [columns[j].gallery for j in verdict.rivals]
+        return bool((similarities([columns[verdict.column].gallery], rivals) < self.limits.same).all())
 
     # From here on a track has an object.
 
@@ -519,6 +570,19 @@ def _offer(gallery: Gallery, seen: Seen, row: int, *, retake: bool = False) -> b
     return True
 
 
+def _distinct(objects: Sequence[Object]) -> Bools:
+    """(C, C) False where two objects, when last seen, were overlapping boxes of one camera's view.
+
+    They may well be two boxes of one thing, remembered apart because the proposals differed.
+    """
+    if not objects:
+        return np.zeros((0, 0), bool)
+    boxes, stamps = np.stack([o.box for o in objects]), np.array([o.last_seen for o in objects])
+    cameras = np.array([o.camera for o in objects])
+    at_once = (cameras[:, None] == cameras[None]) & (np.abs(stamps[:, None] - stamps[None]) <= ONE_TIME)
+    return np.asarray(~at_once | ((box_iou(boxes, boxes) < ONE_THING) & apart(boxes)))
+
+
 def _last_seen(old: Object, observation: Observation) -> int:
     """Cameras' clocks differ a little: the newest counts. After a clock jumped back the last counts."""
     stamp = observation.stamp
@@ -541,12 +605,26 @@ def _named(track: Track, object_id: str) -> Track:
 
 
 def observed(
-    observation: Observation, model: ModelInfo, pose: NDArray[np.float64] | None, map_frame: str, now: int
+    observation: Observation,
+    model: ModelInfo,
+    pose: NDArray[np.float64] | None,
+    map_frame: str,
+    now: int,
+    *,
+    min_iou: float,
 ) -> Seen:
-    """The frame with what is computed once for all its rows; positions in the map when the pose is known."""
+    """The frame with what is computed once for all its rows.
+
+    Positions are in the map when the pose is known. Rows that fit nothing, or whose vector is broken, weigh nothing.
+    """
     places = None if observation.positions is None else observation.positions.astype(np.float64)
     frame = observation.frame_id
     if places is not None and pose is not None:
         places, frame = places @ pose[:3, :3].T + pose[:3, 3], map_frame
-    looks = model.identity(observation.embeddings)
-    return Seen(observation, looks, observation_weights(observation), places, frame, now)
+    weights = np.where((observation.iou >= min_iou) & sound(observation), observation_weights(observation), 0)
+    return Seen(observation, model.identity(observation.embeddings), weights, places, frame, now)
+
+
+def sound(observation: Observation) -> Bools:
+    """(N,) whether a row has a finite unit vector; one that has not would be refused by the store."""
+    return np.abs(np.linalg.norm(observation.embeddings, axis=1) - 1) <= UNIT

@@ -142,12 +142,14 @@ class Verdict:
         column: the object it is, or the likeliest; -1 when none is similar.
         margin: lead of that object; its similarity when there is no other.
         reason: below_threshold, small_margin or held; '' unless REFUSED.
+        rivals: the other objects that it may as well be.
     """
 
     outcome: Same
     column: int = -1
     margin: float = 0.0
     reason: str = ''
+    rivals: tuple[int, ...] = ()
 
 
 def decide(
@@ -159,6 +161,7 @@ def decide(
     near: Bools | None = None,
     asked: Bools | None = None,
     apart: Bools | None = None,
+    distinct: Bools | None = None,
 ) -> list[Verdict]:
     """Which tracks of one camera are which objects, each object at most once.
 
@@ -172,16 +175,17 @@ def decide(
         near: (T, C), True where the track is at the object's remembered place.
         asked: (T,), False for tracks that are rivals but are not to be decided.
         apart: (T, T), False where two tracks overlap, so that they may be boxes of one thing and are no rivals.
+        distinct: (C, C), the same for objects.
     """
     held = np.zeros_like(possible) if held is None else held
     asked = np.ones(len(cosines), bool) if asked is None else asked
-    apart = ~np.eye(len(cosines), dtype=bool) if apart is None else apart & ~np.eye(len(cosines), dtype=bool)
+    apart, distinct = _others(apart, len(cosines)), _others(distinct, cosines.shape[1])
     value = cosines + (0.0 if near is None else np.where(near, NEAR * limits.margin, 0.0))
     open_pairs = possible & (cosines >= limits.similar)
     verdicts = [Verdict(Same.UNKNOWN)] * len(cosines)
     clear = (cosines >= limits.same) & ~held & asked[:, None]
     while True:
-        leads = _leads(value, open_pairs, apart)
+        leads = _leads(value, open_pairs, apart, distinct)
         taken = [(i, j) for i, j in _assigned(value, open_pairs) if clear[i, j] and leads[i, j] >= limits.margin]
         if not taken:
             break
@@ -190,7 +194,9 @@ def decide(
             open_pairs[i], open_pairs[:, j] = False, False
     for i in np.flatnonzero(open_pairs.any(axis=1)).tolist():
         j = int(np.where(open_pairs[i], value[i], -np.inf).argmax())
-        verdicts[i] = Verdict(Same.REFUSED, j, float(leads[i, j]), _reason(cosines[i, j], bool(held[i, j]), limits))
+        reason = _reason(cosines[i, j], bool(held[i, j]), limits)
+        rivals = open_pairs[i] & distinct[j] & (value[i] > value[i, j] - limits.margin)
+        verdicts[i] = Verdict(Same.REFUSED, j, float(leads[i, j]), reason, tuple(np.flatnonzero(rivals).tolist()))
     return verdicts
 
 
@@ -208,18 +214,16 @@ def _assigned(value: FloatArray, open_pairs: Bools) -> Iterable[tuple[int, int]]
     return [(int(i), int(j)) for i, j in pairs if open_pairs[i, j]]
 
 
-def _leads(value: FloatArray, open_pairs: Bools, apart: Bools) -> FloatArray:
+def _others(rivals: Bools | None, count: int) -> Bools:
+    """(n, n) who is whose rival: all others, unless it is told."""
+    others = ~np.eye(count, dtype=bool)
+    return others if rivals is None else rivals & others
+
+
+def _leads(value: FloatArray, open_pairs: Bools, apart: Bools, distinct: Bools) -> FloatArray:
     """(T, C) lead of each pair over the best other of its track or object; the pair itself when there is none."""
     rated = np.where(open_pairs, value, -np.inf)
     other_tracks = np.where(apart[:, :, None], rated[None], -np.inf).max(axis=1, initial=-np.inf)
-    rival = np.maximum(_best_other(rated), other_tracks)
+    other_objects = np.where(distinct[None], rated[:, None, :], -np.inf).max(axis=2, initial=-np.inf)
+    rival = np.maximum(other_objects, other_tracks)
     return np.where(open_pairs, value - np.where(np.isfinite(rival), rival, 0), -np.inf)
-
-
-def _best_other(rated: FloatArray) -> FloatArray:
-    """For each entry the largest other one of its row."""
-    if rated.shape[1] < 2:
-        return np.full_like(rated, -np.inf)
-    second, first = np.partition(rated, -2, axis=1)[:, -2:].T
-    is_first = np.arange(rated.shape[1]) == rated.argmax(axis=1)[:, None]
-    return np.where(is_first, second[:, None], first[:, None])

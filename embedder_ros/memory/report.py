@@ -21,6 +21,7 @@ _MEANING = {
     'small_margin': 'refusals: several look the same',
     'held': 'waits: the similar object still has a live track in this camera',
     'duplicate': 'tracks that were a second box on something',
+    'slipped': 'tracks that went on to another thing and lost their object',
     'person': 'tracks of people, not identified',
     'undecided': 'tracks that ended without an object',
     'flood': 'new objects not remembered: too many at once, see flood_rate',

@@ -24,6 +24,8 @@ BETTER = 1.25
 PICTURE = 0.8
 # Share of the smaller box inside the other from which two boxes may be of one thing.
 INSIDE = 0.5
+# Share of a box inside another from which it is a part of it.
+PART = 0.8
 
 
 def weights(boxes: FloatArray, size: FloatArray, objectness: FloatArray, iou: FloatArray) -> FloatArray:
@@ -66,6 +68,15 @@ def apart(boxes: FloatArray) -> NDArray[np.bool_]:
     shared = np.clip(high - low, 0, None).prod(axis=2)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     return shared < INSIDE * np.minimum(area[:, None], area[None])
+
+
+def within(boxes: FloatArray, larger: FloatArray) -> NDArray[np.bool_]:
+    """(N,) whether a box of (N, 4) is almost entirely inside one of (M, 4)."""
+    low = np.maximum(boxes[:, None, :2], larger[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], larger[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.any(shared >= PART * area[:, None], axis=1)
 
 
 def view_of(observation: Observation, row: int) -> View:
