@@ -126,7 +126,7 @@ def test_names_are_drawn_once_each_and_never_those_left_out() -> None:
         drawn = names.draw(5, {'a', 'b', 'zebra'}, np.random.default_rng(seed))
         assert len(set(drawn)) == 5 and not {'a', 'b'} & set(drawn)
     assert sorted(names.draw(99, {'a'}, np.random.default_rng(0))) == list('bcdefgh')
-    assert Vocabulary({}).draw(3, (), np.random.default_rng(0)) == []
+    assert Vocabulary({}).draw(3, set(), np.random.default_rng(0)) == []
 
 
 def test_federated_names_are_drawn_by_the_root_of_their_images(tmp_path: Path) -> None:
@@ -134,15 +134,17 @@ def test_federated_names_are_drawn_by_the_root_of_their_images(tmp_path: Path) -
     records = [replace(record, labels=('common',))] * 100 + [replace(record, labels=('rare', 'rare'))]
     for federated, share in ((True, 10 / 11), (False, 1 / 2)):
         vocabulary, rng = Vocabulary.of(records, federated=federated), np.random.default_rng(0)
-        drawn = Counter(vocabulary.draw(1, (), rng)[0] for _ in range(4000))
+        drawn = Counter(vocabulary.draw(1, set(), rng)[0] for _ in range(4000))
         assert drawn['common'] / 4000 == pytest.approx(share, abs=0.03)
 
 
 def test_vocabulary_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    assert sorted(read_vocabulary(written(tmp_path / 'v.txt', 'mug\n\n cup \n')).draw(9, (), rng)) == ['cup', 'mug']
+    assert sorted(read_vocabulary(written(tmp_path / 'v.txt', 'mug\n\n cup \n')).draw(9, set(), rng)) == ['cup', 'mug']
     counted = read_vocabulary(written(tmp_path / 'v.json', {'mug': 400, 'cup': 4}))
-    assert Counter(counted.draw(1, (), rng)[0] for _ in range(2000))['mug'] / 2000 == pytest.approx(10 / 11, abs=0.03)
+    assert Counter(counted.draw(1, set(), rng)[0] for _ in range(2000))['mug'] / 2000 == pytest.approx(
+        10 / 11, abs=0.03
+    )
     with pytest.raises(UserError, match='number of images'):
         read_vocabulary(written(tmp_path / 'v.json', ['mug']))
 

@@ -22,6 +22,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from embedder_ros import cli  # noqa: E402
+from embedder_ros.bags.source import read_photo  # noqa: E402
 from embedder_ros.models import objembed  # noqa: E402
 from embedder_ros.models.objembed.config import ObjEmbedConfig  # noqa: E402
 from embedder_ros.training.objembed import adapters, optimiser  # noqa: E402
@@ -102,8 +103,6 @@ def test_a_trained_model_tells_the_blocks_apart(checkpoint: Path, source: DataSe
     texts = embedder.embed_text(list(labelledblocks.COLOURS))
     right = total = 0
     for record in source.records:
-        from embedder_ros.bags.source import read_photo
-
         frame = Frame(read_photo(source.images / record.image), 0, '')
         boxes = Boxes(record.boxes, np.ones(len(record.boxes), np.float32))
         seen = embedder.embed([frame], embedder.encode([frame]), [boxes])[0]
@@ -263,6 +262,7 @@ def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match='make room'):
         adapters.save_state(tmp_path / STATE, {'step': 2})
     assert torch.load(tmp_path / STATE, weights_only=True) == {'step': 1}
+    assert [path.name for path in tmp_path.iterdir()] == [STATE], 'half a file would fill the disk further'
 
 
 def test_groups_by_name() -> None:
@@ -302,9 +302,9 @@ def test_gradients_are_cut_and_small_steps_are_not_lost() -> None:
 
 @pytest.mark.parametrize(('rank', 'added'), [(4, False), (4, True), (0, False), (0, True)])
 def test_what_learns(checkpoint: Path, rank: int, added: bool) -> None:
-    tokens = objembed.load(checkpoint, device='cpu').network
-    adapters.prepare(tokens, rank=rank, added=added, seed=0)
-    learns = {name for name, p in tokens.named_parameters() if p.requires_grad}
+    network = objembed.load(checkpoint, device='cpu').network
+    adapters.prepare(network, rank=rank, added=added, seed=0)
+    learns = {name for name, p in network.named_parameters() if p.requires_grad}
     assert not any('visual' in name for name in learns)
     assert any('lora_' in name for name in learns) == bool(rank)
     assert ('model.merge.weight' in learns) == ('logit_bias' in learns) == added

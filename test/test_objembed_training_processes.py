@@ -16,48 +16,13 @@ pytest.importorskip('transformers')
 pytest.importorskip('peft')
 
 import tinyobjembed  # noqa: E402
+import twoprocesses  # noqa: E402
+from twoprocesses import loss_of, parameter, shared  # noqa: E402
 
 from embedder_ros.models import objembed  # noqa: E402
 from embedder_ros.training.objembed import processes  # noqa: E402
-from embedder_ros.training.objembed.losses import Calibration, region_loss, text_bank  # noqa: E402
+from embedder_ros.training.objembed.losses import text_bank  # noqa: E402
 from embedder_ros.training.objembed.processes import Shared  # noqa: E402
-
-TEXTS = (['mug', 'cup'], ['cup', 'jar', 'box'])
-ONE_OF_TWO = """
-import sys, torch
-sys.path.insert(0, {tests!r})
-import test_objembed_training_processes as test
-from embedder_ros.training.objembed import processes
-
-processes.join('cpu')
-rank = processes.rank()
-weight = test.parameter()
-loss = test.loss_of(rank, weight, processes.exchange(test.shared(rank, weight)))
-loss.backward()
-unused = torch.zeros(2, requires_grad=True)
-processes.average_gradients([weight, unused])
-mean = processes.average(loss.detach().clone())
-torch.save([weight.grad, mean, unused.grad], {out!r} + f'/{{rank}}.pt')
-processes.leave()
-"""
-
-
-def parameter() -> torch.Tensor:
-    return torch.randn(4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-
-
-def shared(rank: int, weight: torch.Tensor) -> Shared:
-    """Texts of one process: random vectors, the same for the same text, through the network, which is one matrix."""
-    raw = [torch.randn(4, generator=torch.Generator().manual_seed(sum(map(ord, text)))) for text in TEXTS[rank]]
-    return Shared(TEXTS[rank], torch.stack(raw) @ weight, [0])
-
-
-def loss_of(rank: int, weight: torch.Tensor, others: list[Shared]) -> torch.Tensor:
-    objects = torch.randn(3, 4, generator=torch.Generator().manual_seed(10 + rank)) @ weight
-    mine = shared(rank, weight)
-    targets = torch.eye(3, len(mine.texts))
-    calibration = Calibration(torch.tensor([2.0]), torch.tensor([-1.0]))
-    return region_loss(objects, text_bank(mine, others), targets, torch.ones_like(targets), calibration)
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -93,9 +58,7 @@ def test_alone_nothing_is_exchanged() -> None:
 
 
 def test_gradients_cross_processes(tmp_path: Path) -> None:
-    script = tmp_path / 'one_of_two.py'
-    script.write_text(ONE_OF_TWO.format(tests=str(Path(__file__).parent), out=str(tmp_path)))
-    torchrun(script)
+    torchrun(twoprocesses.__file__, tmp_path)
     weight = parameter()
     mean = sum(loss_of(rank, weight, [shared(1 - rank, weight)]) for rank in range(2)) / 2
     mean.backward()

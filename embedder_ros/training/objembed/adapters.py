@@ -131,7 +131,10 @@ def _merged(file: safe_open, new: Mapping[str, Tensor], added: Mapping[str, Tens
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside `path`, then put it in its place."""
     part = path.with_name(path.name + '.part')
-    write(part)
-    with part.open('rb') as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        write(part)
+        with part.open('rb') as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)  # half a file must not fill the disk

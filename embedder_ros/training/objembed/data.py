@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ class Vocabulary:
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
+        self.weights = dict(weights)
         self._names = list(weights)
-        self._known = set(self._names)
         self._below = np.cumsum(np.array([weights[n] for n in self._names], np.float64))
 
     @classmethod
@@ -94,9 +95,9 @@ class Vocabulary:
         names = sorted({*images, *(name for r in records for name in r.negatives)})
         return cls({n: math.sqrt(max(1, images[n])) if federated else 1.0 for n in names})
 
-    def draw(self, count: int, without: Collection[str], rng: np.random.Generator) -> list[str]:
+    def draw(self, count: int, without: AbstractSet[str], rng: np.random.Generator) -> list[str]:
         """`count` different names that are not in `without`; fewer when the vocabulary has no more."""
-        count = min(count, len(self._names) - len(self._known.intersection(without)))
+        count = min(count, len(self._names) - len(self.weights.keys() & without))
         drawn: dict[str, None] = {}
         while len(drawn) < count:
             places = np.searchsorted(self._below, rng.random(4 * count) * self._below[-1], side='right')

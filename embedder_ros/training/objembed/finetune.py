@@ -191,36 +191,17 @@ class Run:
     ) -> None:
         check_output(checkpoint, output, resume=resume)
         self._checkpoint, self._sets, self._output = checkpoint, sets, output
-        self._batches = Batches(
-            [len(s.records) for s in sets],
-            settings.batch_size,
-            seed=settings.seed,
-            rank=processes.rank(),
-            processes=processes.count(),
-        )
-        epoch = math.ceil(EPOCHS * len(self._batches) / settings.accumulate)
-        lr = settings.lr or (LR_LORA if settings.lora_rank else LR_FULL)
-        where = runtime.torch_device(device)
-        # On a CPU 'auto' goes by a measurement, which may turn out otherwise when the run is continued.
-        asked = 'fp32' if (settings.precision, where.type) == ('auto', 'cpu') else settings.precision
-        dtype = runtime.torch_dtype(asked, where)
-        precision = next(name for name, value in runtime.DTYPES.items() if value is dtype)
-        self.settings = replace(settings, steps=settings.steps or epoch, lr=lr, precision=precision)
-        tokenizer = prompts.PromptTokenizer(checkpoint)
-        self._network = load_objembed(checkpoint, tokens=tokenizer.special, device=where, dtype=dtype)
-        runtime.check_tokens(self._network.config, tokenizer)
-        adapters.prepare(self._network, rank=settings.lora_rank, added=settings.added, seed=settings.seed)
-        if settings.checkpointing:
-            self._network.model.language_model.gradient_checkpointing_enable({'use_reentrant': False})
-        self._network.train()
-        pixels = runtime.read_pixels(checkpoint, settings.min_tokens, settings.max_tokens)
-        flags = json.loads((checkpoint / 'config.json').read_text(encoding='utf-8'))
-        self._passes = Passes(self._network, tokenizer, pixels, flags)
+        where, sizes = runtime.torch_device(device), [len(s.records) for s in sets]
+        rank, count = processes.rank(), processes.count()
+        self._batches = Batches(sizes, settings.batch_size, seed=settings.seed, rank=rank, processes=count)
+        self.settings = _resolved(settings, len(self._batches), where)
         self.history: list[dict[str, float]] = []
         self._identity = self._identified()
+        self._network, self._passes = self._loaded(where)
         output.mkdir(parents=True, exist_ok=True)
         with _memory_is_a_user_error():
-            self._trainer = Trainer(self._network.named_parameters(), lr=lr, steps=self.settings.steps)
+            parameters = self._network.named_parameters()
+            self._trainer = Trainer(parameters, lr=self.settings.lr, steps=self.settings.steps)
             if resume:
                 self._resume()
 
@@ -265,6 +246,19 @@ class Run:
             for name in Losses._fields
         }
         return ', '.join(f'{name} {first:.4f} -> {last:.4f}' for name, (first, last) in means.items())
+
+    def _loaded(self, where: torch.device) -> tuple[ObjEmbed, Passes]:
+        settings, folder = self.settings, self._checkpoint
+        tokenizer = prompts.PromptTokenizer(folder)
+        dtype = runtime.DTYPES[settings.precision]
+        network = load_objembed(folder, tokens=tokenizer.special, device=where, dtype=dtype)
+        runtime.check_tokens(network.config, tokenizer)
+        adapters.prepare(network, rank=settings.lora_rank, added=settings.added, seed=settings.seed)
+        if settings.checkpointing:
+            network.model.language_model.gradient_checkpointing_enable({'use_reentrant': False})
+        pixels = runtime.read_pixels(folder, settings.min_tokens, settings.max_tokens)
+        flags = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+        return network, Passes(network.train(), tokenizer, pixels, flags)
 
     def _step(self, step: int) -> dict[str, float]:
         parts = self.settings.accumulate
@@ -314,11 +308,24 @@ class Run:
             for r in source.records:
                 content = (r.image, r.labels, r.boxes.tolist(), r.negatives, r.captions)
                 digest.update(repr((*content, source.proposals[r.image].tolist())).encode())
-            digest.update(repr((source.task.name, source.max_objects)).encode())
+            digest.update(repr((source.task.name, source.max_objects, source.vocabulary.weights)).encode())
         free = ('save_every', 'checkpointing')
         options = {name: value for name, value in asdict(self.settings).items() if name not in free}
         weights = runtime.weights_hash(self._checkpoint)
         return options | {'checkpoint': weights, 'data': digest.hexdigest(), 'processes': processes.count()}
+
+
+def _resolved(settings: Settings, batches: int, where: torch.device) -> Settings:
+    """Settings with every default that depends on data or device."""
+    # On a CPU 'auto' goes by a measurement, which may turn out otherwise when the run is continued.
+    asked = 'fp32' if (settings.precision, where.type) == ('auto', 'cpu') else settings.precision
+    dtype = runtime.torch_dtype(asked, where)
+    return replace(
+        settings,
+        steps=settings.steps or math.ceil(EPOCHS * batches / settings.accumulate),
+        lr=settings.lr or (LR_LORA if settings.lora_rank else LR_FULL),
+        precision=next(name for name, value in runtime.DTYPES.items() if value is dtype),
+    )
 
 
 def check_output(checkpoint: Path, output: Path, *, resume: bool) -> None:
