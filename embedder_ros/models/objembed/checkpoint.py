@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from embedder_ros.models.objembed.config import ObjEmbedConfig, SpecialTokens
+from embedder_ros.models.objembed.config import ObjEmbedConfig, SpecialTokens, check_pointer
 from embedder_ros.models.objembed.memory import free_bytes
 from embedder_ros.models.objembed.network import ObjEmbed
 from embedder_ros.types import UserError
@@ -104,10 +104,7 @@ def _header(path: Path) -> dict[str, _Entry]:
     """Keys, shapes and types in one file."""
     if not path.exists():
         raise UserError(f'{path} is missing; {_hint(path.parent)}')
-    with path.open('rb') as file:
-        start = file.read(64)
-    if start.startswith(b'version ') and b'git-lfs' in start:
-        raise UserError(f'{path} is a git-LFS pointer, not weights; run `git lfs pull` in {path.parent}')
+    check_pointer(path)
     try:
         with safe_open(path, 'pt') as file:
             slices = {key: file.get_slice(key) for key in file.keys()}
@@ -134,9 +131,9 @@ def _check_keys(network: ObjEmbed, entries: Mapping[str, _Entry], folder: Path) 
     if missing := sorted(wanted.keys() - entries.keys()):
         plain = not any(key.startswith(('logit_', 'model.merge')) for key in entries)
         remedy = 'this is a plain Qwen3-VL; give the folder of an ObjEmbed checkpoint' if plain else _AGREE
-        raise UserError(f'{folder} lacks {_named(missing)}; {remedy}')
+        raise UserError(f'{folder} lacks the {_named(missing)}; {remedy}')
     if unexpected := sorted(entries.keys() - wanted.keys()):
-        raise UserError(f'{folder} has unexpected {_named(unexpected)}; {_AGREE}')
+        raise UserError(f'{folder} has the unexpected {_named(unexpected)}; {_AGREE}')
     for key, shape in wanted.items():
         if entries[key].shape != shape:
             raise UserError(f'{folder}: {key} is {entries[key].shape}, config.json asks for {shape}; {_AGREE}')
@@ -148,7 +145,7 @@ _AGREE = 'config.json and weights are not of the same checkpoint; fetch both aga
 
 
 def _named(keys: list[str]) -> str:
-    return f'the key {keys[0]}' + (f' and {len(keys) - 1} more' if len(keys) > 1 else '')
+    return f'key {keys[0]}' + (f' and {len(keys) - 1} more' if len(keys) > 1 else '')
 
 
 def _own_dtype(entries: Mapping[str, _Entry]) -> torch.dtype:
@@ -160,8 +157,8 @@ def _check_memory(network: ObjEmbed, dtype: torch.dtype, device: torch.device, f
     needed, free = weights + WORK * network.config.hidden, free_bytes(device)
     if free is not None and free < needed:
         raise UserError(
-            f'{folder} needs {needed / 1e9:.1f} GB of {"GPU " if device.type == "cuda" else ""}memory in '
-            f'{str(dtype).removeprefix("torch.")}, {weights / 1e9:.1f} of them weights; {free / 1e9:.1f} GB are free; '
+            f'{folder} needs {needed / 1e9:.2f} GB of {"GPU " if device.type == "cuda" else ""}memory in '
+            f'{str(dtype).removeprefix("torch.")}, {weights / 1e9:.2f} of them weights; {free / 1e9:.2f} GB are free; '
             'close other programs, or choose a smaller precision, checkpoint, or another device'
         )
 

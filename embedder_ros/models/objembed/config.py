@@ -60,9 +60,12 @@ class ObjEmbedConfig:
         """Read `folder`/config.json. Raises UserError when there is none or it is not ObjEmbed's."""
         path = Path(folder) / 'config.json'
         try:
+            check_pointer(path)
             values = json.loads(path.read_text(encoding='utf-8'))
         except FileNotFoundError:
             raise UserError(f'{folder} holds no config.json; give the folder of an ObjEmbed checkpoint') from None
+        except UserError:
+            raise
         except (OSError, ValueError) as error:
             raise UserError(f'{path} cannot be read ({error}); fetch the checkpoint again') from error
         return cls.from_dict(values, source=str(path))
@@ -82,6 +85,14 @@ class ObjEmbedConfig:
         config = cls(_qwen(values, source), int(tokens), bool(values.get('use_global_caption', True)), str(dtype))
         _check(config, source)
         return config
+
+
+def check_pointer(path: Path) -> None:
+    """Raise UserError for what git leaves in place of a large file that it did not fetch."""
+    with path.open('rb') as file:
+        start = file.read(64)
+    if start.startswith(b'version ') and b'git-lfs' in start:
+        raise UserError(f'{path} is a git-LFS pointer, not the file; run `git lfs pull` in {path.parent}')
 
 
 def _qwen(values: Mapping[str, Any], source: str) -> Any:

@@ -210,8 +210,9 @@ class _Body(nn.Module):
     def __init__(self, config: ObjEmbedConfig) -> None:
         super().__init__()
         qwen, hidden = config.qwen, config.hidden
-        self.visual = Qwen3VLVisionModel._from_config(qwen.vision_config)
-        self.language_model = _TextModel._from_config(qwen.text_config)
+        dtype = torch.get_default_dtype()  # of all parts, whatever the checkpoint was saved in
+        self.visual = Qwen3VLVisionModel._from_config(qwen.vision_config, dtype=dtype)
+        self.language_model = _TextModel._from_config(qwen.text_config, dtype=dtype)
         self.image_pos_projector = _mlp(hidden, hidden, hidden, zero=True)
         self.object_pos_projector = _mlp(hidden, hidden, hidden, zero=True)
         self.pools_cells = config.pools_cells
