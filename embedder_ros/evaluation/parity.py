@@ -95,7 +95,8 @@ def check_objembed(folder: Path) -> Report:
         if (folder / 'losses.safetensors').is_file():
             differences += _losses(network, inputs, _tensors(folder / 'losses.safetensors'))
     except (KeyError, AttributeError, IndexError, RuntimeError) as error:
-        message = f'{folder}: its inputs, losses and weights do not fit together ({type(error).__name__}: {error})'
+        why = f'{type(error).__name__}: {error}'.splitlines()[0]
+        message = f'{folder}: its inputs, losses and weights do not fit together ({why})'
         raise UserError(f'{message}; see test/data/objembed_tiny for what each file holds') from error
     if (folder / 'preprocess.safetensors').is_file():
         differences += _preprocessing(network, _tensors(folder / 'preprocess.safetensors'))
