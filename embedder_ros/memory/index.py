@@ -12,6 +12,8 @@ vectors whose heads are nearest.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +32,8 @@ FEW = 0.1  # share of rows below which picking them one by one is quicker than a
 APPROXIMATE = 20_000  # rows compared in full in approximate search. Raising it finds more and takes longer.
 BLOCK = 4096  # rows compared with many queries at once; their scores fit the processor's cache
 RESERVE = 2**30  # most bytes reserved before they are needed
+SEVERAL = 8  # queries up to which one thread without BLAS is quick enough
+PARALLEL = 2**21  # numbers from which two threads are quicker than one
 ROUNDING = 1e-5  # of float32 sums
 
 
@@ -100,7 +104,7 @@ class VectorIndex:
         if k < 1 or not self.count or (rows is not None and not len(rows)):
             return [[] for _ in queries]
         if rows is not None and len(rows) <= FEW * self.count:
-            return [self._best(rows, scores, k) for scores in queries @ self._rows[rows].T]
+            return [self._best(rows, scores, k) for scores in _products(self._rows[rows], queries).T]
         mask = None if allowed is None else allowed[owner]
         if self._basis is not None:
             return [self._by_head(q, k, mask, exact) for q in queries]
@@ -111,7 +115,7 @@ class VectorIndex:
     def _pass(self, query: FloatArray, mask: NDArray[np.bool_] | None) -> tuple[Rows, FloatArray]:
         """All rows that count and their scores."""
         low, high = _used(query)
-        scores = self._rows[: self.count, low:high] @ query[low:high]
+        scores = _scores(self._rows[: self.count, low:high], query[low:high])
         rows = np.arange(self.count) if mask is None else np.flatnonzero(mask)
         return rows, scores if mask is None else scores[rows]
 
@@ -121,19 +125,19 @@ class VectorIndex:
         n = self.count
         assert self._basis is not None
         head = query @ self._basis
-        bound = self._head[:n] @ head
+        bound = _scores(self._head[:n], head)
         if mask is not None:
             bound[~mask] = -np.inf
         wanted = 4 * k * self._most if exact else max(APPROXIMATE, 4 * k * self._most)
         near = _largest(bound, wanted)
         near = near[np.isfinite(bound[near])]
-        scores = self._rows[near] @ query
+        scores = _scores(self._rows[near], query)
         if exact:
             bound += np.sqrt(max(0.0, float(query @ query - head @ head))) * self._tail[:n]
             near = np.flatnonzero(bound >= max(_kth(scores, k * self._most) - ROUNDING, -1.0 - ROUNDING))
             if len(near) > FEW * n:
                 return self._best(*self._pass(query, mask), k)
-            scores = self._rows[near] @ query
+            scores = _scores(self._rows[near], query)
         return self._best(near, scores, k)
 
     def _by_block(
@@ -142,11 +146,12 @@ class VectorIndex:
         """Many queries at once: rows that reach the k-th best of a sample."""
         n = self.count
         sample = np.arange(0, n, max(1, n // BLOCK)) if mask is None else np.flatnonzero(mask)[:: max(1, n // BLOCK)]
-        enough = np.array([_kth(scores, k * self._most) for scores in queries @ self._rows[sample].T], np.float32)
+        enough = np.array(
+            [_kth(scores, k * self._most) for scores in _products(self._rows[sample], queries).T], np.float32
+        )
         found: list[tuple[Rows, Rows, FloatArray]] = []
-        transposed = np.ascontiguousarray(queries.T)
         for start in range(0, n, BLOCK):
-            scores = self._rows[start : min(start + BLOCK, n)] @ transposed
+            scores = _products(self._rows[start : min(start + BLOCK, n)], queries)
             reach = scores >= enough - ROUNDING
             if mask is not None:
                 reach &= mask[start : start + BLOCK, None]
@@ -201,6 +206,33 @@ def _used(query: FloatArray) -> tuple[int, int]:
     """First and one past the last number that is not 0: a text says nothing about some parts of an embedding."""
     used = np.flatnonzero(query)
     return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+
+
+def _scores(rows: FloatArray, query: FloatArray) -> FloatArray:
+    """(n,) cosines. Not by BLAS, whose threads wait for each other by spinning: 100 times slower on a busy robot."""
+    if not hasattr(np, 'vecdot'):  # numpy 1
+        return rows @ query
+    if rows.size < PARALLEL:
+        return np.vecdot(rows, query)
+    out = np.empty(len(rows), np.float32)
+    half = len(rows) // 2
+    other = _helper().submit(np.vecdot, rows[half:], query, out=out[half:])
+    np.vecdot(rows[:half], query, out=out[:half])
+    other.result()
+    return out
+
+
+def _products(rows: FloatArray, queries: FloatArray) -> FloatArray:
+    """(n, Q) cosines; by BLAS only where its speed is needed."""
+    if len(queries) > SEVERAL or not hasattr(np, 'vecdot'):
+        return rows @ queries.T
+    return np.vecdot(rows[:, None], queries)
+
+
+@cache
+def _helper() -> ThreadPoolExecutor:
+    """The thread that takes one half of a long pass."""
+    return ThreadPoolExecutor(1, 'memory search')
 
 
 def _largest(scores: FloatArray, k: int) -> Rows:
