@@ -23,7 +23,7 @@ from embedder_ros.evaluation.reid_clips import (
     match,
     seen_together,
 )
-from embedder_ros.evaluation.reid_methods import Nearest, Remembering, TrackerOnly, identify
+from embedder_ros.evaluation.reid_methods import Nearest, Remembering, TrackerOnly, identify, track, track_ids
 from embedder_ros.types import NANOSECONDS, Calibration, ModelInfo, Observation, UserError
 
 SAMPLE = Path(__file__).parent / 'sample'
@@ -209,8 +209,9 @@ def test_methods_differ_as_they_should() -> None:
     seen = look_frames((0, 4, [0, 3]), (30, 4, [3, 6]))
     labels = [tuple(str(int(b[0]) // 100) for b in o.boxes) for o in seen]
     given = Clip(tuple(Shown(o, names) for o, names in zip(seen, labels, strict=True)), lambda a, b: a != b)
-    tracked, nearest = (reid.run(given, MODEL, m)[1] for m in (TrackerOnly(), Nearest(MODEL)))
-    assert [r.outcome for r in tracked if r.returns] == ['new']
+    tracks = track(given, MODEL)
+    alone, nearest = (reid.run(given, tracks, m)[1] for m in (TrackerOnly(), Nearest(MODEL)))
+    assert [r.outcome for r in alone if r.returns] == ['new']
     assert [r.outcome for r in nearest if r.returns] == ['right']
 
 
@@ -219,15 +220,18 @@ def test_memory_knows_things_after_a_restart(tmp_path: Path) -> None:
     labels = [tuple(str(int(b[0]) // 100) for b in o.boxes) for o in seen]
     given = Clip(tuple(Shown(o, names) for o, names in zip(seen, labels, strict=True)), lambda a, b: a != b)
     method = Remembering(MODEL, tmp_path / 'memory.db')
-    _, found = reid.run(given, MODEL, method, [len(seen) // 2])
+    restarts = [len(seen) // 2]
+    _, found = reid.run(given, track(given, MODEL, restarts), method, restarts)
     method.close()
     assert [r.outcome for r in found if r.restarted] == ['right', 'right']
     assert method.counts()['same'] == 2
 
 
 def test_identify_names_no_row_before_its_track_is_confirmed() -> None:
-    given = identify(Clip((Shown(observation(0, [0]), ('A',)),), lambda a, b: a != b), MODEL, TrackerOnly())
-    assert given == ([['']], [['0:1']])
+    given = Clip((Shown(observation(0, [0]), ('A',)),), lambda a, b: a != b)
+    tracks = track(given, MODEL)
+    assert identify(given, tracks, TrackerOnly()) == [['']]
+    assert track_ids(given, tracks) == [['0:1']]
 
 
 def test_joined_clips_share_no_things_and_keep_the_order_of_stamps() -> None:

@@ -20,14 +20,23 @@ from typing import Any
 
 from embedder_ros.evaluation import reid_score as scoring
 from embedder_ros.evaluation.reid_clips import Clip, seen_together
-from embedder_ros.evaluation.reid_methods import Method, Nearest, Remembering, TrackerOnly, identify
+from embedder_ros.evaluation.reid_methods import (
+    Method,
+    Nearest,
+    Remembering,
+    Tracked,
+    TrackerOnly,
+    identify,
+    track,
+    track_ids,
+)
 from embedder_ros.evaluation.reid_score import Result
 from embedder_ros.memory.policy import Settings
 from embedder_ros.types import FloatArray, ModelInfo
 
 GOAL_GAP = 60.0  # seconds up to which the headline counts
-MARGIN_ODDS = (1.0, 1.5, 2.5, 4.0, 8.0, 16.0, 32.0)  # of the curve; 1 never refuses for a rival
-THRESHOLDS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # of the nearest neighbour's curve
+MARGIN_ODDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # of the curve; 1 never refuses for a rival
+THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)  # of the nearest neighbour's curve
 
 
 def evaluate(
@@ -41,7 +50,7 @@ def evaluate(
         settings: the memory's; None means its defaults.
         person: (D,) text vector of a person; None identifies people like things.
     """
-    settings = settings or Settings()
+    settings, tracked = settings or Settings(), track(clip, model)
     with tempfile.TemporaryDirectory(prefix='reid') as folder:
         stores = (Path(folder) / f'{n}.db' for n in itertools.count())
 
@@ -53,18 +62,18 @@ def evaluate(
                 'frames': len(clip.shown),
                 'hours': round(scoring.hours(clip), 5),
                 'things': len({name for s in clip.shown for name in s.labels if name}),
-                'memory': measured(clip, model, main),
-                'nearest': measured(clip, model, Nearest(model)),
-                'tracker': measured(clip, model, TrackerOnly()),
+                'memory': measured(clip, tracked, main),
+                'nearest': measured(clip, tracked, Nearest(model)),
+                'tracker': measured(clip, tracked, TrackerOnly()),
                 'restart': after_restart(clip, model, again, [len(clip.shown) // 2]),
                 'margins': [],
                 'thresholds': [
-                    {'same': same, **headline(clip, model, Nearest(model, same=same))} for same in THRESHOLDS
+                    {'same': same, **headline(clip, tracked, Nearest(model, same=same))} for same in THRESHOLDS
                 ],
             }
         for odds in MARGIN_ODDS:
             with memory(_with_odds(settings, odds, model)) as one:
-                report['margins'].append({'odds': odds, **headline(clip, model, one)})
+                report['margins'].append({'odds': odds, **headline(clip, tracked, one)})
         return report
 
 
@@ -73,17 +82,17 @@ def _with_odds(settings: Settings, odds: float, model: ModelInfo) -> Settings:
 
 
 def run(
-    clip: Clip, model: ModelInfo, method: Method, restarts: Sequence[int] = ()
+    clip: Clip, tracked: Tracked, method: Method, restarts: Sequence[int] = ()
 ) -> tuple[list[list[str]], list[Result]]:
     """Ids of every row, and how every spell ended."""
-    ids, tracks = identify(clip, model, method, restarts)
-    found = scoring.spells(clip, ids, restarts, tracks)
+    ids = identify(clip, tracked, method, restarts)
+    found = scoring.spells(clip, ids, restarts, track_ids(clip, tracked, restarts))
     return ids, scoring.judge(clip, found, seen_together(clip.shown))
 
 
-def measured(clip: Clip, model: ModelInfo, method: Method) -> dict[str, Any]:
+def measured(clip: Clip, tracked: Tracked, method: Method) -> dict[str, Any]:
     """Every number of one method."""
-    ids, everything = run(clip, model, method)
+    ids, everything = run(clip, tracked, method)
     results, parts = _things(clip, everything), [r for r in everything if r.spell.label in clip.parts]
     classes = {
         'gap': scoring.gap_class,
@@ -104,9 +113,9 @@ def measured(clip: Clip, model: ModelInfo, method: Method) -> dict[str, Any]:
     }
 
 
-def headline(clip: Clip, model: ModelInfo, method: Method) -> dict[str, Any]:
+def headline(clip: Clip, tracked: Tracked, method: Method) -> dict[str, Any]:
     """The few numbers that curves are made of; `own_precision` leaves out the merges that a sliding track made."""
-    return _headline(clip, *run(clip, model, method))
+    return _headline(clip, *run(clip, tracked, method))
 
 
 def _things(clip: Clip, results: Sequence[Result]) -> list[Result]:
@@ -150,7 +159,7 @@ def look_alikes(clip: Clip, results: Sequence[Result]) -> dict[str, dict[str, in
 
 def after_restart(clip: Clip, model: ModelInfo, method: Remembering, restarts: Sequence[int]) -> dict[str, Any]:
     """Things seen for the first time since the store was opened again by a new memory, that it should know."""
-    _, results = run(clip, model, method, restarts)
+    _, results = run(clip, track(clip, model, restarts), method, restarts)
     return scoring.as_dict(scoring.score([r for r in _things(clip, results) if r.restarted]))
 
 

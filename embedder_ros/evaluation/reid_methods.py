@@ -21,6 +21,8 @@ from embedder_ros.memory.policy import Settings
 from embedder_ros.tracking.tracker import Tracker
 from embedder_ros.types import FloatArray, ModelInfo, Observation, Track, TrackStatus
 
+Tracked = Sequence[Sequence[Track]]  # per frame of a clip
+
 
 class Method(Protocol):
     """Names the tracks of one frame after another."""
@@ -64,8 +66,8 @@ class Nearest:
 
     def __init__(self, model: ModelInfo, *, same: float = 0.5) -> None:
         self._model, self._same = model, same
-        self._known: dict[str, FloatArray] = {}
-        self._of: dict[int, str] = {}
+        self._looks: FloatArray = np.zeros((0, 0), np.float32)
+        self._of: dict[int, int] = {}
 
     def name(self, observation: Observation, tracks: Sequence[Track]) -> dict[int, str]:
         """Row -> id, decided once in a track's life."""
@@ -75,16 +77,19 @@ class Nearest:
         looks = self._model.identity(np.stack([t.embedding for t in live]))
         for track, look in zip(live, looks, strict=True):
             if track.track_id not in self._of:
-                self._of[track.track_id] = self._nearest(look) or f'{len(self._known) + 1}'
-            self._known[self._of[track.track_id]] = look
-        return {t.row: self._of[t.track_id] for t in live}
+                self._of[track.track_id] = self._nearest(look)
+            self._looks[self._of[track.track_id]] = look
+        return {t.row: str(self._of[t.track_id]) for t in live}
 
-    def _nearest(self, look: FloatArray) -> str:
-        if not self._known:
-            return ''
-        cosines = np.stack(list(self._known.values())) @ look
-        best = int(cosines.argmax())
-        return list(self._known)[best] if self._model.calibration.same(cosines[best]) >= self._same else ''
+    def _nearest(self, look: FloatArray) -> int:
+        """Number of the most similar known thing, or of a new one."""
+        if len(self._looks):
+            cosines = self._looks @ look
+            best = int(cosines.argmax())
+            if self._model.calibration.same(cosines[best]) >= self._same:
+                return best
+        self._looks = np.concatenate([self._looks.reshape(-1, len(look)), look[None]])
+        return len(self._looks) - 1
 
     def restart(self) -> None:
         """Track ids begin anew; what is known is kept, as a file would keep it."""
@@ -145,33 +150,46 @@ class Remembering:
         return {n: self._counts.get(n, 0) + self.memory.report.counts[n] for n in sorted(names)}
 
 
-def identify(
-    clip: Clip, model: ModelInfo, method: Method, restarts: Sequence[int] = ()
-) -> tuple[list[list[str]], list[list[str]]]:
-    """Run tracker and method over a clip.
+def track(clip: Clip, model: ModelInfo, restarts: Sequence[int] = ()) -> Tracked:
+    """Each frame's tracks; `restarts` are the numbers of the frames before which the trackers begin anew."""
+    ids, trackers = itertools.count(1), dict[str, Tracker]()
+    out = []
+    for number, shown in enumerate(clip.shown):
+        if number in restarts:
+            ids, trackers = itertools.count(1), {}
+        o = shown.observation
+        out.append(trackers.setdefault(o.camera, Tracker(o.camera, ids=ids, identity=model.identity)).update(o))
+    return out
+
+
+def identify(clip: Clip, tracked: Tracked, method: Method, restarts: Sequence[int] = ()) -> list[list[str]]:
+    """Let a method name what was tracked.
 
     Args:
         clip: the observations.
-        model: how their embeddings are compared.
+        tracked: their tracks, made with the same restarts.
         method: who names tracks.
-        restarts: numbers of the frames before which tracker and method are restarted.
+        restarts: numbers of the frames before which the method is restarted.
 
     Returns:
-        Per frame and row the id, and the track with its run; '' where there is none.
+        Per frame and row the id, '' where there is none.
     """
-    ids, trackers = itertools.count(1), dict[str, Tracker]()
-    out: tuple[list[list[str]], list[list[str]]] = ([], [])
-    run = 0
-    for number, shown in enumerate(clip.shown):
+    out = []
+    for number, (shown, tracks) in enumerate(zip(clip.shown, tracked, strict=True)):
         if number in restarts:
-            ids, trackers, run = itertools.count(1), {}, run + 1
             method.restart()
-        o = shown.observation
-        tracker = trackers.setdefault(o.camera, Tracker(o.camera, ids=ids, identity=model.identity))
-        tracks = tracker.update(o)
-        numbers = {t.row: f'{run}:{t.track_id}' for t in tracks if t.row >= 0}
-        for column, given in zip(out, (method.name(o, tracks), numbers), strict=True):
-            column.append([given.get(row, '') for row in range(len(o))])
+        given = method.name(shown.observation, tracks)
+        out.append([given.get(row, '') for row in range(len(shown.labels))])
+    return out
+
+
+def track_ids(clip: Clip, tracked: Tracked, restarts: Sequence[int] = ()) -> list[list[str]]:
+    """Per frame and row the restarts before it and the track, '' where there is none."""
+    out = []
+    for number, (shown, tracks) in enumerate(zip(clip.shown, tracked, strict=True)):
+        run = sum(number >= r for r in restarts)
+        given = {t.row: f'{run}:{t.track_id}' for t in tracks if t.row >= 0}
+        out.append([given.get(row, '') for row in range(len(shown.labels))])
     return out
 
 
