@@ -41,7 +41,7 @@ class DataSet:
 
     Attributes:
         records: of the images.
-        images: their folder.
+        images: their folder. A photo is turned upright as its EXIF data says, and boxes are in pixels of that.
         proposals: boxes (N, 4) per image, best first.
         vocabulary: names to draw wrong answers from.
         task: pool of task prompts. HUMANREF also keeps equal texts of a batch apart, since the same words may mean

@@ -153,10 +153,10 @@ def image_blocks(
     for index in range(max(images.shape[1], len(captions)) if captions else 0):
         kind = min(index, len(captions) - 1)
         mine = captions[kind]
-        kept = [row for row, caption in enumerate(mine) if caption is not None]
+        captioned = {row: caption for row, caption in enumerate(mine) if caption is not None}
         view = images[:, min(index, images.shape[1] - 1)]
-        given = torch.stack([mine[row] for row in kept]) if kept else images.new_zeros(0, images.shape[2])
-        blocks.append(Block(view[kept], torch.cat([given, others[kind]]) if others else given))
+        given = torch.stack(list(captioned.values())) if captioned else images.new_zeros(0, images.shape[2])
+        blocks.append(Block(view[list(captioned)], torch.cat([given, others[kind]]) if others else given))
     return blocks
 
 
