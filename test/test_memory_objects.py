@@ -129,6 +129,21 @@ def test_a_gallery_replaces_the_same_view_only_by_a_better_one() -> None:
     assert gallery.weights.tolist() == pytest.approx([0.7, 0.6])
 
 
+def test_boxes_that_fit_nothing_are_not_remembered() -> None:
+    robot = Robot()
+    assert robot.watch(A, 5.0, iou=0.5)['a'] == '' and not robot.store.things
+    assert robot.watch(A, 1.0, iou=0.7)['a']
+
+
+def test_broken_vectors_are_no_views_and_stop_nothing() -> None:
+    robot = Robot()
+    ids = robot.watch({'a': (LEFT, look(1)), 'long': (RIGHT, 2 * look(2)), 'none': (MIDDLE, look(3) * np.nan)})
+    assert ids['a'] and ids['long'] == ids['none'] == '' and robot.counts['store'] == 0
+    robot.memory.keep_frame(robot.observation, robot.tracks['front'])
+    (frame,) = robot.store.frames.values()
+    assert frame.object_ids == (ids['a'],)
+
+
 # Co-visible things are never one object.
 
 

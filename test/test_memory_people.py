@@ -51,6 +51,20 @@ def test_remembered_frames_hold_no_people() -> None:
     assert tuple(frame.boxes[0]) == RIGHT and len(frame.iou) == 1
 
 
+def test_faces_and_clothes_are_no_objects() -> None:
+    """What is within a person's box is the person's, unless it was known before."""
+    robot = Robot(options={'person': PERSON})
+    body, face, hat = (200, 50, 320, 400), (240, 60, 280, 110), (230, 10, 290, 110)
+    hat_id = robot.watch({'hat': (hat, look(3))})['hat']
+    ids = robot.watch({'hat': (hat, look(3)), 'body': (body, SOMEBODY), 'face': (face, look(8, 2))}, 3.0)
+    assert ids == {'hat': hat_id, 'body': '', 'face': ''} and hat_id
+    robot.memory.keep_frame(robot.observation, robot.tracks['front'])
+    (frame,) = robot.store.frames.values()
+    assert frame.object_ids == (hat_id,), 'the hat is not mostly within'
+    ids = robot.watch({'hat': (hat, look(3)), 'face': (face, look(8, 2))}, 3.0)
+    assert ids['hat'] == hat_id and ids['face'], 'without the person in view nothing tells what it is a part of'
+
+
 def test_a_track_that_turns_out_to_be_a_person_is_forgotten() -> None:
     """Seen from behind it was taken for a thing."""
     robot = Robot(options={'person': PERSON})

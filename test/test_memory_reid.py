@@ -13,7 +13,7 @@ from memory_world import DIM, LEFT, MIDDLE, MODEL, RIGHT, START, PlainStore, Rob
 from embedder_ros.memory.memory import Memory, Place
 from embedder_ros.memory.policy import Settings, cosine_of, margin_of
 from embedder_ros.memory.reid import Limits, Same, Span, World, decide, veto
-from embedder_ros.types import NANOSECONDS, Object, Sighting, UserError
+from embedder_ros.types import NANOSECONDS, Object, Sighting, UserError, unit_rows
 
 LIMITS = Limits(same=0.8, similar=0.65, margin=0.1)
 WORLD = World('m-1', 'home', 'map', ('now',), max_speed=2.0, slack=0.5)
@@ -142,6 +142,20 @@ def test_two_boxes_of_one_thing_are_no_rivals_but_one_of_them_gets_it() -> None:
     assert outcomes([[0.9], [0.95]], apart=overlap) == [(NO, -1, ''), (YES, 0, '')]
 
 
+def test_two_boxes_of_one_thing_that_were_both_remembered_are_no_rivals() -> None:
+    overlap = np.zeros((2, 2), bool)
+    assert outcomes([[0.95, 0.94]], distinct=overlap) == [(YES, 0, '')]
+    some = np.array([[True, False, True], [False, True, True], [True, True, True]])
+    assert outcomes([[0.95, 0.94, 0.9]], distinct=some) == [(HM, 0, 'small_margin')]
+
+
+def test_a_refusal_names_the_objects_that_it_may_as_well_be() -> None:
+    values = np.array([[0.95, 0.9, 0.88, 0.7]], np.float32)
+    (verdict,) = decide(values, np.array([[True, True, False, True]]), LIMITS)
+    assert (verdict.reason, verdict.column, verdict.rivals) == ('small_margin', 0, (1,))
+    assert verdict.margin == pytest.approx(0.05, abs=1e-6)
+
+
 def test_a_track_that_is_not_asked_is_a_rival_only() -> None:
     assert outcomes([[0.95], [0.9]], asked=np.array([True, False]))[0] == (HM, 0, 'small_margin')
     assert outcomes([[0.7], [0.95]], asked=np.array([True, False]))[0][0] is not YES
@@ -229,6 +243,69 @@ def test_refused_tracks_are_decided_when_a_better_view_comes() -> None:
     assert robot.watch(far, 0.8)['a'] == '' and robot.counts['below_threshold'] == 1
     near = {'a': ((290, 90, 370, 190), look(1, turned=0.2))}
     assert robot.watch(near, 1.5)['a'] == first
+
+
+def test_between_two_unlike_things_it_becomes_a_third_in_the_end() -> None:
+    """Between look-alikes it does not: their number would grow with every visit."""
+    for cosine, remembered in ((0.75, True), (0.97, False)):
+        robot = Robot()
+        first, second = look(1), twin(1, cosine)
+        ids = robot.watch({'a': (LEFT, first), 'b': (RIGHT, second)})
+        robot.wait(20)
+        between = {'x': (MIDDLE, unit_rows((first + second)[None])[0])}
+        assert robot.watch(between, 2.0)['x'] == '' and robot.counts['small_margin'] == 1
+        found = robot.watch(between, 2.0)['x']
+        assert bool(found) is remembered and found not in ids.values()
+
+
+def test_a_loose_box_that_was_remembered_too_does_not_block_its_thing() -> None:
+    """The proposals gave a second box that overlaps a little; both came to be objects."""
+    robot = Robot()
+    loose = (95, 100, 185, 200)
+    ids = robot.watch({'a': (LEFT, look(1)), 'loose': (loose, twin(1, 0.96))})
+    assert len(set(ids.values())) == 2 and all(ids.values())
+    robot.wait(20)
+    assert robot.watch({'a': (MIDDLE, look(1))})['a'] == ids['a']
+
+
+def test_a_track_that_slips_to_another_thing_loses_its_object() -> None:
+    """The tracker carries on at the place; the first thing stays where and when it was last seen."""
+    robot = Robot()
+    ids = robot.watch({'a': (LEFT, look(1)), 'b': (RIGHT, look(2))})
+    robot.wait(15)
+    assert robot.watch({'a': (LEFT, look(1))})['a'] == ids['a']
+    last, track = robot.now, robot.tracks['front'][0].track_id
+    slipped = {'b': (LEFT, twin(1, 0.6))}
+    robot.watch(slipped, 0.2)
+    assert robot.tracks['front'][0].track_id == track and robot.tracks['front'][0].object_id == ''
+    assert robot.counts['slipped'] == 1
+    assert robot.watch(slipped, 2.0)['b'] not in ('', ids['a'])
+    known = robot.memory.get(ids['a'])
+    assert known is not None and known.last_seen == last and known.sightings[-1].last == last
+
+
+def test_one_bad_view_is_no_slip_but_refreshes_nothing() -> None:
+    robot = Robot()
+    first = robot.watch({'a': (LEFT, look(1))})['a']
+    last = robot.now
+    assert robot.watch({'a': (LEFT, twin(1, 0.6))}, 0.1)['a'] == first
+    known = robot.memory.get(first)
+    assert known is not None and known.last_seen == last
+    assert robot.watch({'a': (LEFT, look(1))}, 0.1)['a'] == first and robot.counts['slipped'] == 0
+    known = robot.memory.get(first)
+    assert known is not None and known.last_seen == robot.now
+
+
+def test_after_a_pause_a_track_has_to_look_the_same() -> None:
+    """The tracker bridges seconds between two frames; another thing of the kind may stand there now."""
+    robot = Robot()
+    first = robot.watch({'a': (LEFT, look(1))})['a']
+    robot.seconds += 5
+    assert robot.watch({'a': (LEFT, twin(1, 0.75))}, 0.1)['a'] == '' and robot.counts['slipped'] == 1
+    robot = Robot()
+    first = robot.watch({'a': (LEFT, look(1))})['a']
+    robot.seconds += 5
+    assert robot.watch({'a': (LEFT, twin(1, 0.85))}, 0.1)['a'] == first
 
 
 def test_a_lost_track_holds_its_object() -> None:
