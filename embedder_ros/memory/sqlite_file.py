@@ -169,8 +169,12 @@ class MemoryFile:
     def flush(self) -> None:
         """Bring everything to the disk and empty the log, so that no deleted byte stays in it."""
         with self.refusals():
-            if self.path and self.db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]:
-                raise sqlite3.OperationalError('database is locked')
+            busy = self.path and self.db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0]
+        if busy:
+            raise UserError(
+                f'what was to be forgotten is deleted, but its bytes are still in {self.name}-wal while another '
+                'program reads the file: close that program; they go when the next thing is forgotten, or the memory is closed'
+            )
 
     def close(self) -> None:
         """Close; harmless when repeated."""
