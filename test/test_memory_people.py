@@ -54,7 +54,7 @@ def test_remembered_frames_hold_no_people() -> None:
 def test_faces_and_clothes_are_no_objects() -> None:
     """What is within a person's box is the person's, unless it was known before."""
     robot = Robot(options={'person': PERSON})
-    body, face, hat = (200, 50, 320, 400), (240, 60, 280, 110), (230, 10, 290, 110)
+    body, face, hat = (200, 50, 320, 400), (240, 100, 280, 150), (230, 10, 290, 110)
     hat_id = robot.watch({'hat': (hat, look(3))})['hat']
     ids = robot.watch({'hat': (hat, look(3)), 'body': (body, SOMEBODY), 'face': (face, look(8, 2))}, 3.0)
     assert ids == {'hat': hat_id, 'body': '', 'face': ''} and hat_id
