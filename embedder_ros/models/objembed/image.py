@@ -99,7 +99,7 @@ def patches(
 
 def _resample(image: torch.Tensor, dim: int, size: int) -> torch.Tensor:
     """One axis at a time, each rounded to uint8, in 32-bit fixed point: any order of adding gives the same bits."""
-    sources, weights = (torch.from_numpy(table).to(image.device) for table in _taps(image.shape[dim], size))
+    sources, weights = _taps(image.shape[dim], size, image.device)
     pixels = image.transpose(0, dim).to(torch.int32).contiguous()  # whole rows are gathered faster than pixels
     out = torch.full((size, *pixels.shape[1:]), 1 << (_BITS - 1), dtype=torch.int32, device=image.device)
     for source, weight in zip(sources, weights, strict=True):
@@ -108,7 +108,7 @@ def _resample(image: torch.Tensor, dim: int, size: int) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
-def _taps(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
+def _taps(before: int, after: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Which source pixels each output pixel is made of, and how much of each.
 
     Returns:
@@ -123,7 +123,7 @@ def _taps(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
     weight = np.where(source < last, _cubic((source - centre + 0.5) / widen), 0.0)
     weight /= weight.sum(axis=0)
     fixed = np.trunc(weight * (1 << _BITS) + np.copysign(0.5, weight)).astype(np.int32)
-    return np.minimum(source, before - 1), fixed
+    return torch.from_numpy(np.minimum(source, before - 1)).to(device), torch.from_numpy(fixed).to(device)
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
