@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen3VLTextModel, Qwen3VLVisionModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchEmbed
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import (
     get_vision_attention_seqlens,
@@ -197,6 +198,12 @@ class ObjEmbed(nn.Module):
         return out.last_hidden_state.flatten(0, 1)[at]
 
 
+class _PatchEmbed(Qwen3VLVisionPatchEmbed):
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """The library convolves patches with kernels of their own size: one matrix product, in half of the time."""
+        return F.linear(hidden_states.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias)
+
+
 class _TextModel(Qwen3VLTextModel):
     def _deepstack_process(self, hidden_states: Tensor, visual_pos_masks: Tensor, visual_embeds: Tensor) -> Tensor:
         """The library takes a mask, which makes the host wait for the device; this takes flat indices."""
@@ -212,6 +219,7 @@ class _Body(nn.Module):
         qwen, hidden = config.qwen, config.hidden
         dtype = torch.get_default_dtype()  # of all parts, whatever the checkpoint was saved in
         self.visual = Qwen3VLVisionModel._from_config(qwen.vision_config, dtype=dtype)
+        self.visual.patch_embed = _PatchEmbed(qwen.vision_config)
         self.language_model = _TextModel._from_config(qwen.text_config, dtype=dtype)
         self.image_pos_projector = _mlp(hidden, hidden, hidden, zero=True)
         self.object_pos_projector = _mlp(hidden, hidden, hidden, zero=True)
