@@ -37,7 +37,7 @@ DROPPED = 0.2  # share of the frames left out, so that tracks end as they do on 
 # Share of wrong among the memory's own namings (what a sliding track does, no threshold can mend). Raising it merges
 # look-alikes, lowering it splits; half of the goal's 0.02, because other recordings will be harder.
 ALLOWED = 0.01
-# How far the curve may be moved, in cosine, and how much flatter or steeper it may be made. Pairs are counted one by one
+# How far the curve may be moved, in cosine, and how much flatter or steeper it may be made. Pairs count one by one,
 # but the memory takes the best of them with a lead over the next: it can do with less likeness and needs more lead.
 SHIFTS = (-0.08, -0.04, 0.0)
 STEEPER = (0.7, 1.0)
