@@ -484,6 +484,17 @@ def test_a_name_with_strange_characters_is_kept(store: Store) -> None:
     assert store.objects(Filter(text='mug'), 1)[1] == 1
 
 
+@pytest.mark.parametrize('strange', ['\ud800', 'a\0b'])
+def test_asking_for_what_no_database_holds_finds_nothing(store: Store, strange: str) -> None:
+    store.put([thing('x', vectors(1)[0])])
+    assert store.get(strange) is None and store.get_frame(strange, 1) is None
+    assert store.forget([strange]) == [strange]
+    for which in (Filter(cameras=(strange,)), Filter(cameras=(strange, 'nowhere'))):
+        assert store.objects(which, 9) == ([], 0)
+        assert store.search(vectors(1), 9, which) == [[]]
+        assert store.search_frames(vectors(1)[0], 9, which) == []
+
+
 def test_a_frame_whose_parts_do_not_fit_is_refused(store: Store) -> None:
     with pytest.raises(UserError, match='2 embeddings; give as many boxes'):
         store.put_frame(frame(1, vectors(2), ids=('a',)))

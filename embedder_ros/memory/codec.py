@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from typing import Any
@@ -211,6 +211,11 @@ def text(value: str, what: str) -> str:
     if '\0' in value:
         raise UserError(f'{what} contains a NUL character: {value!r}; leave it out')
     return value
+
+
+def storable(texts: Iterable[str]) -> list[str]:
+    """Those of the texts that a database can hold; it is no use to ask for others."""
+    return [t for t in texts if '\0' not in t and t.encode(errors='ignore').decode() == t]
 
 
 def _check_owner(o: Object, map_id: str, model: ModelInfo) -> None:

@@ -76,11 +76,11 @@ class PostgresStore:
 
     def get(self, object_id: str) -> Object | None:
         """The object, with views and thumbnails; None when there is none."""
-        return next(iter(self._run(partial(self._read, [object_id]))), None) if '\0' not in object_id else None
+        return next(iter(self._run(partial(self._read, codec.storable([object_id])))), None)
 
     def forget(self, object_ids: Sequence[str]) -> list[str]:
         """Delete: rows, views, thumbnails, index, its rows in frames and those frames' thumbnails."""
-        wanted = [i for i in dict.fromkeys(object_ids) if '\0' not in i]
+        wanted = codec.storable(dict.fromkeys(object_ids))
         known = self._run(partial(self._forget, wanted)) if wanted else set()
         return [i for i in dict.fromkeys(object_ids) if i not in known]
 
@@ -164,6 +164,8 @@ class PostgresStore:
     def get_frame(self, camera: str, stamp: int) -> StoredFrame | None:
         """The frame; None when there is none."""
         m = self._memory
+        if not codec.storable([camera]):
+            return None
 
         def work(cursor: Cursor) -> StoredFrame | None:
             query = f'SELECT id, body, coarse, detailed, thumbnail FROM frames_{m} WHERE camera=%s AND stamp=%s'
@@ -367,7 +369,7 @@ def _conditions(which: Filter, stamp: str, *, text: bool) -> tuple[str, list[Any
             values.append(bound)
     if which.cameras:
         parts.append('camera=ANY(%s)')
-        values.append(list(which.cameras))
+        values.append(codec.storable(which.cameras))
     if text and which.text:
         parts.append('strpos(words, %s) > 0')
         values.append(codec.words([which.text]))

@@ -175,6 +175,8 @@ class SqliteStore:
             "SELECT id, body, whole, vectors, boxes, ifnull(jpeg, x'') FROM frames JOIN frame_rows ON frame=id "
             'LEFT JOIN frame_thumbnails USING (frame) WHERE memory=? AND camera=? AND stamp=?'
         )
+        if not codec.storable([camera]):
+            return None
         with self._ready(), self._file.reading() as db:
             found = db.execute(query, (self._memory, camera, _bounded(stamp))).fetchone()
             if found is None:
@@ -422,8 +424,9 @@ def _conditions(which: Filter, stamp: str, *, text: bool) -> tuple[str, list[Any
             parts.append(f'{stamp}{sign}?')
             values.append(_bounded(bound))
     if which.cameras:
-        parts.append(f'camera IN ({",".join("?" * len(which.cameras))})')
-        values += which.cameras
+        cameras = codec.storable(which.cameras)
+        parts.append(f'camera IN ({",".join("?" * len(cameras))})')
+        values += cameras
     if text and which.text:
         parts.append('instr(words, ?)')
         values.append(codec.words([which.text]))

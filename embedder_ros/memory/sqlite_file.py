@@ -173,7 +173,7 @@ class MemoryFile:
         if busy:
             raise UserError(
                 f'what was to be forgotten is deleted, but its bytes are still in {self.name}-wal while another '
-                'program reads the file: close that program; they go when the next thing is forgotten, or the memory is closed'
+                'program reads the file: close that program; they go with the next thing that is forgotten'
             )
 
     def close(self) -> None:
