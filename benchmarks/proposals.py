@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a frame's boxes cost: WeDetect-Uni, stage by stage, beside nano's proposer.
 
-Run `python benchmarks/proposals.py [--weights wedetect_base_uni.pth] [--threads 2]`. Without weights they are made by
+Run `python benchmarks/proposals.py [--weights wedetect_base_uni.pth] [--threads 1]`. Without weights they are made by
 rule, which changes nothing in the time of the network and little in that of the suppression: random scores repeat each
 other less. A photograph that scikit-image ships, one process, nano first. Not measured: how good the boxes are
 (`embedder-ros evaluate` does, with weights), and a GPU unless --device names one.
@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from frame_stages import PHOTOS, SIZES, photo, timed
-from report import write_result
+from frame_stages import PHOTOS, SIZES, photo
+from report import percentiles, write_result
 
 from embedder_ros.evaluation.parity_wedetect import made
 from embedder_ros.models.wedetect.image import letterbox
@@ -31,6 +31,20 @@ from embedder_ros.types import Frame
 SHAPES = Path(__file__).resolve().parents[1] / 'test' / 'data' / 'wedetect_uni_base' / 'checkpoint_shapes.json'
 
 PHOTO = PHOTOS[0]
+
+
+def timed(step: Callable[[], Any], repeats: int) -> tuple[dict[str, float], Any]:
+    """Milliseconds after one unmeasured round, and the last result.
+
+    p50 and p95 are wall time; cpu is the least processor time of the process, which a busy machine leaves alone.
+    """
+    wall, cpu, result = [], [], step()
+    for _ in range(repeats):
+        begin = time.perf_counter(), time.process_time()
+        result = step()
+        wall.append(time.perf_counter() - begin[0])
+        cpu.append(time.process_time() - begin[1])
+    return percentiles(wall, 1e3) | {'cpu': round(min(cpu) * 1e3, 1)}, result
 
 
 def nano_stages(proposer: Any, pixels: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
@@ -71,9 +85,10 @@ def made_weights(folder: str) -> Path:
     return path
 
 
-def peak() -> float:
-    """MiB this process took at most until now."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+def resident() -> float:
+    """MiB that this process holds."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return round(next(int(line.split()[1]) for line in lines if line.startswith('VmRSS:')) / 1024, 1)
 
 
 def main() -> None:
@@ -82,7 +97,7 @@ def main() -> None:
     parser.add_argument('--weights', help='a wedetect_*_uni.pth; without one they are made by rule')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--precision', default='auto')
-    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--objects', type=int, default=100, help='boxes a frame; 100 is what ObjEmbed is used with')
     options = parser.parse_args()
@@ -91,20 +106,20 @@ def main() -> None:
         'weights': Path(options.weights).name if options.weights else 'made by rule',
         **{name: getattr(options, name) for name in ('device', 'precision', 'threads', 'objects')},
         'unit': 'milliseconds',
-        'memory_before_mib': peak(),
+        'resident_mib': resident(),
     }
     # one photograph: what it shows changes the suppression alone, a hundredth of the time
     photos = {f'{PHOTO.stem} {w}x{h}': photo(PHOTO, (w, h)) for w, h in SIZES}
     nano = load_proposer('nano', device=options.device, threads=options.threads)
     measured['nano'] = {name: nano_stages(nano, pixels, options) for name, pixels in photos.items()}
-    measured['nano']['peak_memory_mib'] = peak()
+    measured['nano']['resident_mib'] = resident()  # with the measuring code and torch itself
     with tempfile.TemporaryDirectory() as folder:
         source = options.weights or str(made_weights(folder))
         begin = time.perf_counter()
         wedetect = load_proposer(source, device=options.device, precision=options.precision, threads=options.threads)
         loaded = time.perf_counter() - begin
     stages: dict[str, Any] = {name: wedetect_stages(wedetect, pixels, options) for name, pixels in photos.items()}
-    measured['wedetect'] = {'load_s': round(loaded, 2), **stages, 'peak_memory_mib': peak()}
+    measured['wedetect'] = {'load_s': round(loaded, 2), **stages, 'resident_mib': resident()}
     print(json.dumps(measured, indent=2))
     print('written to', write_result('proposals', measured, [PHOTO]))
 
