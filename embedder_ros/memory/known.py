@@ -69,7 +69,8 @@ class Working:
 
     def get(self, object_id: str) -> Known | None:
         """The object, from the store when it is not in use yet. Raises UserError when the store refuses."""
-        return next(iter(self.load([object_id])), None)
+        known = self._known.get(object_id)
+        return known if known is not None else next(iter(self.load([object_id])), None)
 
     def __contains__(self, object_id: str) -> bool:
         """Whether the object is in use."""

@@ -29,7 +29,6 @@ class Live:
         gallery: its own views, until it is bound to an object.
         object_id: the object it is; '' when none.
         fresh: it was bound in this frame.
-        since: stamp from which it stands for that object.
         beside: objects seen in the same frame, apart from it, while it had none itself.
         second_box_of: tracks that it was seen on top of.
         person: looks like a person, which is not remembered.
@@ -51,7 +50,6 @@ class Live:
     last: int
     gallery: Gallery
     object_id: str = ''
-    since: int = 0
     fresh: bool = False
     beside: set[str] = field(default_factory=set)
     second_box_of: set[int] = field(default_factory=set)

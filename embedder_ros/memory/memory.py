@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder_ros.memory.known import Known, Working
+from embedder_ros.memory.live import Live
 from embedder_ros.memory.policy import Flood, Settings
 from embedder_ros.memory.presence import Absence
 from embedder_ros.memory.questions import FoundFrames, Questions
-from embedder_ros.memory.recognise import PERSON, Recogniser, Seen, observed, sound
+from embedder_ros.memory.recognise import PERSON, Recogniser
 from embedder_ros.memory.reid import Decision, Span
 from embedder_ros.memory.report import Report
+from embedder_ros.memory.seen import Seen, observed, sound
 from embedder_ros.memory.store import Filter, Store, StoredFrame
 from embedder_ros.memory.views import Gallery, within
 from embedder_ros.types import (
@@ -323,8 +325,18 @@ class Memory:
         limit: int = 5,
         now: int,
     ) -> Decision:
-        """Whether something is a remembered individual: an embedding, with its place if it was in a frame, an object
-        or a live track. An object is compared with all others; a track that was already recognised is answered so.
+        """Whether something is a remembered individual.
+
+        Args:
+            embedding: (D,) unit; give this, an object_id or a track_id.
+            place: where the embedding was seen; what was elsewhere in that frame is ruled out.
+            object_id: compared with all other objects.
+            track_id: a live track. When it was recognised as an object known before, that is the answer; else it is
+                compared with all objects but the one it has become.
+            cameras: last seen by one of these; empty means all.
+            max_age: seconds since the last sighting; 0 means no limit.
+            limit: most candidates.
+            now: the node's clock, nanoseconds.
 
         Raises:
             UserError: none or several were given, an unknown id, a person, or a vector that is not of this model.
@@ -338,24 +350,29 @@ class Memory:
             known = self._existing(own) if own else None
             if live is not None and known is not None and known.object.sighting_count > 1:
                 return self._questions.certain(known, stamp)
-            if known is not None:
-                gallery, spans = known.gallery, _spans(known.object, self._map_frame)
-            elif live is not None:
-                if live.person:
-                    raise UserError(PERSON)
-                gallery, spans = live.gallery, [live.span()]
-            else:
-                assert embedding is not None
-                gallery = self._gallery(self._asked(embedding, True))
-                spans = [] if place is None else [self._span(place)]
-            if not gallery.views:
-                raise UserError(
-                    'there is no view of it that is good enough to compare; ask again when it is seen better'
-                )
+            gallery, spans = self._subject(known, live, embedding, place)
             return self._questions.reidentify(
                 gallery, spans, own, self._filter(max_age, cameras, stamp), limit, stamp,
                 self._recogniser.world, self._recogniser.limits,
             )  # fmt: skip
+
+    def _subject(
+        self, known: Known | None, live: Live | None, embedding: FloatArray | None, place: Place | None
+    ) -> tuple[Gallery, list[Span]]:
+        """How what is asked about looks, and when and where it was seen."""
+        if known is not None:
+            gallery, spans = known.gallery, _spans(known.object, self._map_frame)
+        elif live is not None:
+            if live.person:
+                raise UserError(PERSON)
+            gallery, spans = live.gallery, [live.span()]
+        else:
+            assert embedding is not None
+            gallery = self._gallery(self._asked(embedding, True))
+            spans = [] if place is None else [self._span(place)]
+        if not gallery.views:
+            raise UserError('there is no view of it that is good enough to compare; ask when it is seen better')
+        return gallery, spans
 
     def search_frames(
         self,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from embedder_ros.memory.known import Known, Working
 from embedder_ros.memory.policy import Settings
-from embedder_ros.memory.recognise import Seen
 from embedder_ros.memory.report import Report
+from embedder_ros.memory.seen import Seen
 from embedder_ros.memory.store import Store
 from embedder_ros.positions import MIDDLE
 from embedder_ros.types import NANOSECONDS, FloatArray, Observation

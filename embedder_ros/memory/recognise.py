@@ -3,17 +3,17 @@
 
 A confirmed track is compared with the memory as soon as it has a view worth comparing. It is then bound to an object
 for as long as it lives, or, when nothing remembered is similar, becomes a new object. Refused tracks are tried again as
-better views come. One that is *somewhat* like an object becomes a new one after `patience`; one that could be either of
-several never does, because each visit of one of two twins would add a third: it stays without an object until its
-rivals are seen beside it, or its place decides. A second box on a bound thing is never a thing of its own, and takes
-the object over only after the first box's track has ended.
+better views come. One that is *somewhat* like an object becomes a new one after `patience`. One that could be either of
+several look-alikes never does, because each visit of one of two twins would add a third: it stays without an object
+until its rivals are seen beside it, or its place decides. A track that goes on to another thing loses its object, which
+stays where and when it was last seen. A second box on a bound thing is never a thing of its own, and takes the object
+over only after the first box's track has ended.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +24,16 @@ from embedder_ros.memory.live import Live
 from embedder_ros.memory.policy import Settings, cosine_of, margin_of
 from embedder_ros.memory.reid import Bools, Limits, Same, Verdict, World, decide, veto
 from embedder_ros.memory.report import Report
+from embedder_ros.memory.seen import Seen, offer
+from embedder_ros.memory.sightings import bound, new_object, refreshed
 from embedder_ros.memory.store import Store
-from embedder_ros.memory.views import Gallery, apart, observation_weights, similarities, view_of, within
+from embedder_ros.memory.views import Gallery, apart, similarities, within
 from embedder_ros.types import (
     NANOSECONDS,
     FloatArray,
     ModelInfo,
     Object,
     Observation,
-    Sighting,
     Track,
     TrackStatus,
     UserError,
@@ -45,8 +46,6 @@ SLACK = 0.05
 # Objects read from the store per frame; tracks that need more wait. Raising it costs time per frame.
 READS = 24
 PERSON = 'this looks like a person, and people are not identified; parameter allow_person_identity allows it'
-# Length that a unit vector may differ from 1 by.
-UNIT = 1e-3
 # Nanoseconds without a sighting after which a track may have gone on to another thing.
 PAUSE = NANOSECONDS
 # Sightings in a row that do not look like the object until the track is no longer it.
@@ -54,35 +53,6 @@ DOUBTS = 2
 # Nanoseconds and overlap within which two objects were last seen as boxes of one thing. Raising the first or lowering
 # the second takes neighbours for one thing, and so lets a look-alike that stood close by be merged.
 ONE_TIME, ONE_THING = NANOSECONDS // 2, 0.2
-# Nanoseconds that the stamps of two cameras may differ by without being of two times.
-SKEW = 10 * NANOSECONDS
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """One frame, with what is computed once for all its rows.
-
-    Attributes:
-        observation: the frame's.
-        looks: (N, K) float32 identity views.
-        weights: (N,) float32, see views.weights.
-        places: (N, 3) float64 metres in `frame`, NaN where unknown; None without depth.
-        frame: frame of the places.
-        now: the node's clock, nanoseconds.
-    """
-
-    observation: Observation
-    looks: FloatArray
-    weights: FloatArray
-    places: NDArray[np.float64] | None
-    frame: str
-    now: int
-
-    def place(self, row: int) -> NDArray[np.float64] | None:
-        """(3,) where the row is; None when unknown."""
-        if self.places is None or not np.isfinite(self.places[row]).all():
-            return None
-        return self.places[row]
 
 
 Shown = list[tuple[Track, Live]]
@@ -269,7 +239,7 @@ class Recogniser:
             self._unbind(live)
             self._counts['slipped'] += 1
         if not live.object_id:
-            live.better |= _offer(live.gallery, seen, track.row)
+            live.better |= offer(live.gallery, seen, track.row)
 
     def _slipped(self, seen: Seen, row: int, live: Live) -> bool:
         """Whether the tracker went on to another thing: after a pause at once, else when it looks so twice."""
@@ -466,22 +436,12 @@ class Recogniser:
 
     def _bind(self, seen: Seen, live: Live, known: Known) -> None:
         live.object_id = known.object.object_id
-        ends = [
-            s.last + 1
-            for s in known.object.sightings
-            if (s.run, s.camera) == (live.run, live.camera) and s.track_id in live.second_box_of
-        ]
-        live.since = min(max([live.first, *ends]), live.last)
         known.tracks.add((live.camera, live.track_id))
         place, old = live.late, known.object.position
         if place is not None and old is not None and known.object.position_frame == self._map_frame:
             self._counts['moved'] += bool(np.linalg.norm(place[1] - old) > self._settings.moved)
         known.gallery.take(live.gallery)
-        sighting = Sighting(live.run, live.camera, live.track_id, live.since, live.last)
-        kept = (*known.object.sightings, sighting)[-self._settings.max_sightings :]
-        count = known.object.sighting_count + 1
-        first = min(known.object.first_seen, live.since)
-        known.object = replace(known.object, sightings=kept, sighting_count=count, first_seen=first)
+        known.object = bound(known.object, live, self._settings.max_sightings)
         self._working.changed(known, seen.now)
         self._let_go(live)
 
@@ -501,73 +461,25 @@ class Recogniser:
             self._report.refused(error)
             made = []
         for live, known in made:
-            live.object_id, live.since = known.object.object_id, live.first
+            live.object_id = known.object.object_id
             self._let_go(live)
         self._counts['new'] += len(made)
         for live in new[len(made) :]:
             live.tried(seen.observation.stamp)
 
     def _made(self, seen: Seen, live: Live) -> Known:
-        """A new object, as the track has been seen so far; `_refresh` says where it is."""
-        o, best = seen.observation, live.gallery.best_first
-        thing = Object(
-            object_id=uuid.uuid4().hex[:16],
-            map_id=self._map_id,
-            model_id=o.model_id,
-            views=best,
-            sightings=(Sighting(live.run, live.camera, live.track_id, live.first, live.last),),
-            sighting_count=1,
-            first_seen=live.first,
-            last_seen=live.last,
-            camera=o.camera,
-            box=best[0].box,
-            width=o.width,
-            height=o.height,
-            frame_id=o.frame_id,
-        )
-        if live.late is not None:
-            thing = replace(thing, position=live.late[1], position_frame=self._map_frame)
+        thing = new_object(seen, live, self._map_id, self._map_frame)
         return Known(thing, live.gallery, {(live.camera, live.track_id)})
 
     def _refresh(self, seen: Seen, track: Track, live: Live) -> None:
-        """A bound object was seen: nothing else refreshes it."""
-        o, known = seen.observation, self._working.get(live.object_id)
+        known = self._working.get(live.object_id)
         assert known is not None
-        old = known.object
-        place = seen.place(track.row)
-        if seen.frame != self._map_frame and old.position_frame == self._map_frame:
-            place = None  # a place in the map is worth more than one before a camera that was somewhere
-        known.object = replace(
-            old,
-            sightings=_prolonged(old.sightings, live),
-            first_seen=min(old.first_seen, o.stamp),
-            last_seen=_last_seen(old, o),
-            camera=o.camera,
-            box=o.boxes[track.row].copy(),
-            width=o.width,
-            height=o.height,
-            frame_id=o.frame_id,
-            position=old.position if place is None else place.copy(),
-            position_frame=old.position_frame if place is None else seen.frame,
-            presence=1.0,
-        )
+        known.object = refreshed(known.object, seen, track.row, live, self._map_frame)
         cosines = known.gallery.looks @ seen.looks[track.row]
         if cosines.max() >= self.limits.similar:  # else the tracker may have slipped to another thing
-            _offer(known.gallery, seen, track.row, retake=live.fresh)
+            offer(known.gallery, seen, track.row, retake=live.fresh)
         live.fresh = False
         self._working.changed(known, seen.now)
-
-
-def _offer(gallery: Gallery, seen: Seen, row: int, *, retake: bool = False) -> bool:
-    """Keep the row's view if it adds something, or, with `retake`, if it repeats one whose picture is not at hand."""
-    look, weight = seen.looks[row], float(seen.weights[row])
-    place = gallery.place_for(look, weight) if weight > 0 else None
-    if place is None and retake:
-        place = gallery.retake(look, weight)
-    if place is None:
-        return False
-    gallery.put(place, view_of(seen.observation, row), look, weight)
-    return True
 
 
 def _distinct(objects: Sequence[Object]) -> Bools:
@@ -583,48 +495,5 @@ def _distinct(objects: Sequence[Object]) -> Bools:
     return np.asarray(~at_once | ((box_iou(boxes, boxes) < ONE_THING) & apart(boxes)))
 
 
-def _last_seen(old: Object, observation: Observation) -> int:
-    """Cameras' clocks differ a little: the newest counts. After a clock jumped back the last counts."""
-    stamp = observation.stamp
-    jumped = old.last_seen - stamp > SKEW
-    return stamp if jumped or old.camera == observation.camera else max(old.last_seen, stamp)
-
-
-def _prolonged(sightings: tuple[Sighting, ...], live: Live) -> tuple[Sighting, ...]:
-    """The sightings with the live track's up to its last frame."""
-    mine = (live.run, live.camera, live.track_id)
-    for i in range(len(sightings) - 1, -1, -1):
-        s = sightings[i]
-        if (s.run, s.camera, s.track_id) == mine:
-            return (*sightings[:i], replace(s, last=live.last), *sightings[i + 1 :])
-    return sightings
-
-
 def _named(track: Track, object_id: str) -> Track:
     return track if track.object_id == object_id else replace(track, object_id=object_id)
-
-
-def observed(
-    observation: Observation,
-    model: ModelInfo,
-    pose: NDArray[np.float64] | None,
-    map_frame: str,
-    now: int,
-    *,
-    min_iou: float,
-) -> Seen:
-    """The frame with what is computed once for all its rows.
-
-    Positions are in the map when the pose is known. Rows that fit nothing, or whose vector is broken, weigh nothing.
-    """
-    places = None if observation.positions is None else observation.positions.astype(np.float64)
-    frame = observation.frame_id
-    if places is not None and pose is not None:
-        places, frame = places @ pose[:3, :3].T + pose[:3, 3], map_frame
-    weights = np.where((observation.iou >= min_iou) & sound(observation), observation_weights(observation), 0)
-    return Seen(observation, model.identity(observation.embeddings), weights, places, frame, now)
-
-
-def sound(observation: Observation) -> Bools:
-    """(N,) whether a row has a finite unit vector; one that has not would be refused by the store."""
-    return np.abs(np.linalg.norm(observation.embeddings, axis=1) - 1) <= UNIT
