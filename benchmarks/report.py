@@ -29,6 +29,7 @@ PACKAGES = (
     'opencv-python-headless',
     'onnxruntime',
     'torch',
+    'transformers',
     'tensorrt',
     'ros-rclpy',
     'ros-fastdds',
