@@ -18,7 +18,14 @@ OWNERS, VIEWS = 800, 3
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything in small, so that brute force is quick."""
-    for name, value in {'HEAD': HEAD, 'LONG': DIM, 'FIT_FROM': 500, 'APPROXIMATE': 400, 'BLOCK': 256}.items():
+    for name, value in {
+        'HEAD': HEAD,
+        'LONG': DIM,
+        'FIT_FROM': 500,
+        'APPROXIMATE': 400,
+        'BLOCK': 2048,
+        'SEVERAL': 500,
+    }.items():
         monkeypatch.setattr(module, name, value)
 
 
