@@ -5,8 +5,8 @@ Exact search costs one pass over all vectors, which is as fast as RAM is. For lo
 the first numbers of every vector in a basis fitted to the vectors (their `head`) bound its cosine to the query from
 above, q.x <= q1.x1 + |q2||x2| (Cauchy and Schwarz), and only vectors whose bound reaches the k best found so far are
 compared in full. The result is the same to float32 rounding, whatever the basis. A query that lies outside of what the
-basis covers is bounded badly and takes the full pass. Beyond what a full pass may cost, `exact=False` compares only the
-vectors whose heads are nearest.
+basis covers is bounded badly and takes the full pass; where that would cost too much, `exact=False` compares only those
+whose heads are nearest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONG = 3 * HEAD  # vectors shorter than this have no head: the full pass is as g
 FIT_FROM = 8192  # rows from which a head pays; the basis is fitted again whenever there are four times as many
 FIT_SAMPLE = 8192
 FEW = 0.1  # share of rows below which picking them one by one is quicker than a pass over all of them
-APPROXIMATE = 20_000  # rows compared in full in approximate search. Raising it finds more and takes longer.
+APPROXIMATE = 20_000  # most rows compared in full in approximate search. Raising it finds more and takes longer.
 BLOCK = 2**19  # cosines made at once; they fit the processor's cache
 RESERVE = 2**30  # most bytes reserved before they are needed
 SAMPLE, SHARE = 1024, 64  # fewest rows, and share of all, that tell what the k best of many queries must reach
@@ -98,7 +98,7 @@ class VectorIndex:
             queries: (Q, D) float32.
             k: owners wanted.
             allowed: by owner, whether it counts; None counts all.
-            exact: False compares only the APPROXIMATE rows with the nearest heads.
+            exact: False compares no more than APPROXIMATE rows in full, those with the nearest heads.
         """
         owner = self._owner[: self.count]
         rows = None if allowed is None else np.flatnonzero(allowed[owner])
@@ -126,20 +126,19 @@ class VectorIndex:
         n = self.count
         assert self._basis is not None
         head = _scores(self._basis, query)
-        bound = _scores(self._head[:n], head)
+        nearness = _scores(self._head[:n], head)
         if mask is not None:
-            bound[~mask] = -np.inf
-        wanted = 4 * k * self._most if exact else max(APPROXIMATE, 4 * k * self._most)
-        near = _largest(bound, wanted)
-        near = near[np.isfinite(bound[near])]
-        scores = _scores(self._rows[near], query)
-        if exact:
-            bound += np.sqrt(max(0.0, float(query @ query - head @ head))) * self._tail[:n]
-            near = np.flatnonzero(bound >= max(_kth(scores, k * self._most) - ROUNDING, -1.0 - ROUNDING))
-            if len(near) > FEW * n:
-                return self._best(*self._pass(query, mask), k)
-            scores = _scores(self._rows[near], query)
-        return self._best(near, scores, k)
+            nearness[~mask] = -np.inf
+        seeds = _largest(nearness, 4 * k * self._most)
+        seeds = seeds[np.isfinite(nearness[seeds])]
+        enough = max(_kth(_scores(self._rows[seeds], query), k * self._most), -1.0) - ROUNDING
+        beyond = np.sqrt(max(0.0, float(query @ query - head @ head)))
+        near = np.flatnonzero(nearness + beyond * self._tail[:n] >= enough)
+        if not exact and len(near) > APPROXIMATE:
+            near = near[_largest(nearness[near], APPROXIMATE)]
+        elif len(near) > FEW * n:
+            return self._best(*self._pass(query, mask), k)
+        return self._best(near, _scores(self._rows[near], query), k)
 
     def _by_block(
         self, queries: FloatArray, k: int, mask: NDArray[np.bool_] | None
