@@ -439,6 +439,14 @@ def test_placeholders_stand_together(network: ObjEmbed, batch: Batch) -> None:
         split.through(network)
 
 
+def test_a_pass_leaves_the_network_as_it_was(network: ObjEmbed, batch: Batch) -> None:
+    """The base vector of the IoU token is read, not written."""
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    first = batch.through(network)
+    assert_equal(batch.through(network), first, 0)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
 def test_frames_and_rows_must_agree(network: ObjEmbed, batch: Batch) -> None:
     ids, mask = batch.padded([0, 1, 2])
     pixels = torch.cat(batch.pixels)
@@ -452,6 +460,8 @@ def test_frames_and_rows_must_agree(network: ObjEmbed, batch: Batch) -> None:
         network(ids, mask, pixels, batch.grids + 1, batch.boxes, batch.sizes)
     with pytest.raises(UserError, match='outside the vocabulary'):
         network(ids.masked_fill(ids == 43, 300), mask, pixels, batch.grids, batch.boxes, batch.sizes)
+    with pytest.raises(UserError, match='finite'):
+        network(ids, mask, pixels, batch.grids, [batch.boxes[0] * float('nan'), *batch.boxes[1:]], batch.sizes)
     with pytest.raises(UserError, match='pixel_values'):
         network(ids, mask, None, batch.grids, batch.boxes, batch.sizes)
 

@@ -88,6 +88,11 @@ def test_other_shapes_do_not_agree(folder: Path) -> None:
     assert beyond.output == 'image1.iou_logits' and beyond.note == 'shape (3, 1), expected (4, 1)'
 
 
+def test_axes_of_one_may_be_left_out(folder: Path) -> None:
+    change(folder / 'expected.safetensors', lambda t: [t.update({k: v.squeeze()}) for k, v in t.items() if 'iou' in k])
+    assert all(d.agrees for d in check(folder).differences)
+
+
 def test_wrong_weights_are_found_in_losses_and_gradients(folder: Path) -> None:
     change(folder / 'model.safetensors', lambda t: t['model.merge.weight'].mul_(1.01))
     beyond = {d.output for d in check(folder).differences if not d.agrees}

@@ -27,8 +27,9 @@ def parity(options: argparse.Namespace) -> None:
 
         report = check(options.folder, salt=options.salt)
     except ImportError as error:
+        why = str(error).splitlines()[0]
         raise UserError(
-            f'parity needs torch and transformers ({error}); run: pip install "embedder_ros[objembed]"'
+            f'parity needs torch and transformers ({why}); run: pip install "embedder_ros[objembed]"'
         ) from error
     width = max((len(d.output) for d in report.differences), default=0)
     for d in report.differences:

@@ -104,11 +104,13 @@ def _header(path: Path) -> dict[str, _Entry]:
     """Keys, shapes and types in one file."""
     if not path.exists():
         raise UserError(f'{path} is missing; {_hint(path.parent)}')
-    check_pointer(path)
     try:
+        check_pointer(path)
         with safe_open(path, 'pt') as file:
             slices = {key: file.get_slice(key) for key in file.keys()}
             return {key: _Entry(path, tuple(s.get_shape()), s.get_dtype()) for key, s in slices.items()}
+    except UserError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f'{path} is damaged or only partly there ({error}); fetch it again') from error
 

@@ -265,6 +265,8 @@ class _Body(nn.Module):
         for maps, (rows, columns), original, size in zip(vision.maps, grids, boxes, sizes.tolist(), strict=True):
             if not len(original):
                 continue
+            if not original.isfinite().all():
+                raise UserError('boxes must be finite numbers of pixels')
             resized = torch.tensor([columns * self.cell, rows * self.cell] * 2, dtype=torch.float32)
             pixels = original.float() * (resized / torch.tensor(size * 2)).to(original.device)
             regions.append(self._regions(maps, pixels, device).to(dtype))
