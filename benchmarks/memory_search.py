@@ -4,12 +4,14 @@
 Run `python benchmarks/memory_search.py [--objects 10000 100000] [--index 1000000]`. Objects are nano embeddings of
 boxes in the sample bag with small noise, and random clusters for comparison; questions are texts and other boxes.
 `--objects` goes through the whole store, `--index` through its index in RAM alone, where a search spends its time. Not
-measured: disks slower than this one, and several views per object unless `--views` says so.
+measured: disks slower than this one, and several views per object unless `--views` says so. On a busy machine compare
+OPENBLAS_NUM_THREADS=1: the threads of a matrix product wait for each other by spinning.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
