@@ -45,7 +45,7 @@ def robot() -> Iterator[Robot]:
 def finish(robot: Robot) -> None:
     """Let the running search end."""
     robot.store.go.set()
-    running = robot.memory._recogniser.finder._running  # noqa: SLF001
+    running = robot.memory._recogniser.finder._running
     if running is not None:
         running.exception()
 
@@ -103,13 +103,13 @@ def test_a_camera_that_falls_silent_does_not_keep_the_others_waiting() -> None:
     finder = Finder(PlainStore(), 8, 0.5, background=True)
     finder.ask('silent', [1], look(1)[None])
     finder.start()
-    finder._running.result()  # type: ignore[union-attr] # noqa: SLF001
+    finder._running.result()  # type: ignore[union-attr]
     for _ in range(UNFETCHED + 1):
         assert not finder.idle and finder.take('other') == []
     assert finder.idle
     finder.ask('other', [2], look(1)[None])
     finder.start()
-    finder._running.result()  # type: ignore[union-attr] # noqa: SLF001
+    finder._running.result()  # type: ignore[union-attr]
     assert finder.take('other') == [(2, [])] and finder.idle
     finder.close()
 

@@ -9,12 +9,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from memory_world import DIM, LEFT, MIDDLE, MODEL, RIGHT, START, PlainStore, Robot, look, twin, word
+from memory_world import DIM, LEFT, MIDDLE, MODEL, RIGHT, START, Robot, look, twin, word
 
 from embedder_ros.memory.policy import Flood, Settings
 from embedder_ros.memory.store import Filter
 from embedder_ros.memory.views import Gallery, observation_weights
-from embedder_ros.types import NANOSECONDS, Observation, Outcome, UserError, View, box_iou
+from embedder_ros.types import NANOSECONDS, Observation, Outcome, UserError, View
 
 A, B = {'a': (LEFT, look(1))}, {'b': (RIGHT, look(2))}
 
@@ -258,7 +258,7 @@ def test_ages_of_a_bag_count_from_its_last_frame() -> None:
     """The node's clock is years after the stamps."""
     robot = Robot()
     robot.watch(A)
-    robot.memory._clock = (robot.memory._clock[0], 10**19)  # type: ignore[index] # noqa: SLF001
+    robot.memory._clock = (robot.memory._clock[0], 10**19)  # type: ignore[index]
     answer = robot.memory.find(word(), max_age=5, now=10**19 + 2 * NANOSECONDS)
     assert answer.outcome is Outcome.FOUND and answer.candidates[0].unseen == pytest.approx(2)
 
@@ -434,7 +434,7 @@ def test_threads_ask_while_frames_come() -> None:
                 robot.memory.find(word(), now=robot.now)
                 robot.memory.objects(Filter())
                 robot.memory.forget(['x'])
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             failures.append(error)
 
     asking = [threading.Thread(target=ask) for _ in range(3)]
@@ -445,9 +445,3 @@ def test_threads_ask_while_frames_come() -> None:
     for thread in asking:
         thread.join()
     assert not failures
-
-
-def test_overlap_of_boxes_that_the_scenes_rely_on() -> None:
-    boxes = np.array([LEFT, MIDDLE, RIGHT], np.float32)
-    assert not (box_iou(boxes, boxes) - np.eye(3)).any()
-    assert PlainStore().count() == (0, 0)

@@ -314,10 +314,10 @@ def test_a_lost_track_holds_its_object() -> None:
     first = robot.watch({'a': (LEFT, look(1))})['a']
     robot.watch({}, 0.5)
     # Out of the tracker's reach, because it looks different to it; the memory has seen this side before.
-    known = robot.memory._existing(first)  # noqa: SLF001
+    known = robot.memory._existing(first)
     known.gallery.put(1, replace(known.gallery.views[0], embedding=look(1, turned=1.2)),
                       MODEL.identity(look(1, turned=1.2)[None])[0], 1.0)  # fmt: skip
-    robot.memory._working.changed(known, robot.now)  # noqa: SLF001
+    robot.memory._working.changed(known, robot.now)
     robot.memory.flush()
     assert robot.watch({'x': (RIGHT, look(1, turned=1.2))}, 1.0)['x'] == ''
     assert robot.counts['held'] == 1

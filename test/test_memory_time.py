@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from memory_world import LEFT, MIDDLE, MODEL, RIGHT, START, Robot, look, twin, word
+from memory_world import LEFT, MIDDLE, RIGHT, START, Robot, look, twin, word
 
 from embedder_ros.types import NANOSECONDS, Outcome, Track, TrackStatus, UserError
 
@@ -182,4 +182,3 @@ def test_removed_tracks_are_named_once_more() -> None:
     named: list[Track] = [t for t in robot.tracks['front'] if t.status is TrackStatus.REMOVED]
     assert [t.object_id for t in named] == [first]
     assert robot.memory.find(word(), now=robot.now).outcome is Outcome.FOUND
-    assert MODEL.dim == robot.observation.dim
