@@ -218,6 +218,7 @@ def main() -> None:
         'views': options.views,
         'unit': 'milliseconds',
     }
+    measured['blas_threads'] = os.environ.get('OPENBLAS_NUM_THREADS', 'all')
     for count in options.objects:
         rows = noisy(base, count * options.views, rng)
         measured[f'{count} objects'] = through_the_store(model, rows, queries, options.views)

@@ -59,17 +59,20 @@ class VectorIndex:
         self._head = np.empty((0, HEAD), np.float32)
         self._tail = np.empty(0, np.float32)
 
-    def add(self, owners: NDArray[np.int32], views: NDArray[np.int32], rows: FloatArray) -> None:
-        """Append rows (n, D) with their owners (n,) and their places among the owner's views (n,)."""
+    def add(self, owners: NDArray[np.int32], views: NDArray[np.int32], rows: FloatArray, *, more: bool = False) -> None:
+        """Append rows (n, D) with their owners (n,) and their places among the owner's views (n,).
+
+        With `more` rows to come at once, the basis waits for them.
+        """
         start, stop = self.count, self.count + len(rows)
-        self._reserve(stop)
+        self.reserve(stop)
         self._rows[start:stop], self._owner[start:stop], self._view[start:stop] = rows, owners, views
         self.count = stop
         self._most = max(self._most, int(views.max(initial=0)) + 1)
-        if self.dim >= LONG and stop >= max(FIT_FROM, 4 * self._fitted):
-            self._fit()
-        elif self._basis is not None:
+        if self._basis is not None:
             self._project(start, stop)
+        if not more and self.dim >= LONG and stop >= max(FIT_FROM, 4 * self._fitted):
+            self._fit()
 
     def remove(self, owners: Sequence[int]) -> None:
         """Remove all rows of these owners and overwrite them."""
@@ -189,7 +192,8 @@ class VectorIndex:
         rest = np.einsum('ij,ij->i', rows, rows) - np.einsum('ij,ij->i', head, head)
         self._tail[start:stop] = np.sqrt(np.maximum(rest, 0))
 
-    def _reserve(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
+        """Make place for so many rows and some more."""
         if size > len(self._rows):
             grown = size + size // 4
             self._rows = _grown(self._rows, grown, self.count)

@@ -274,6 +274,8 @@ class SqliteStore:
         order = np.lexsort((marks, slots))  # as the index of the table has them
         slots, marks, places = slots[order], marks[order], places[order]
         rows = self._catalogue.rows()[slots]
+        for index in (self._index, self._identity):
+            index.reserve(len(slots))
         query = 'SELECT object, mark, vector FROM views INDEXED BY views_object WHERE memory=? ORDER BY object, mark'
         start = 0
         for found in _batches(db.execute(query, (self._memory,)).fetchmany, CHUNK):
@@ -283,9 +285,9 @@ class SqliteStore:
             same = np.array_equal(rows[part], found_rows) and np.array_equal(marks[part], found_marks)
             if not same or len(packed) != len(found) * 2 * self.dim:
                 raise ValueError('views and objects do not match')
-            rows_read = codec.unpack_vectors(packed, self.dim)
-            self._add(slots[part].astype(np.int32), places[part].astype(np.int32), rows_read)
-            start = part.stop
+            rows_read, start = codec.unpack_vectors(packed, self.dim), part.stop
+            more = start < len(slots)
+            self._add(slots[part].astype(np.int32), places[part].astype(np.int32), rows_read, more=more)
         if start != len(slots):
             raise ValueError(f'{len(slots) - start} views are missing')
 
@@ -366,10 +368,12 @@ class SqliteStore:
             packed = b''.join(v.vector for _, views in changed for v in views)
             self._add(owners, places, codec.unpack_vectors(packed, self.dim))
 
-    def _add(self, owners: NDArray[np.int32], places: NDArray[np.int32], rows: FloatArray) -> None:
-        self._index.add(owners, places, rows)
+    def _add(
+        self, owners: NDArray[np.int32], places: NDArray[np.int32], rows: FloatArray, *, more: bool = False
+    ) -> None:
+        self._index.add(owners, places, rows, more=more)
         if self._identity is not self._index:
-            self._identity.add(owners, places, self._to_identity(rows))
+            self._identity.add(owners, places, self._to_identity(rows), more=more)
 
     def _remove(self, slots: Sequence[int]) -> None:
         for index in {id(i): i for i in (self._index, self._identity)}.values():
