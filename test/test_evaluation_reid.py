@@ -227,6 +227,11 @@ def test_memory_knows_things_after_a_restart(tmp_path: Path) -> None:
     assert method.counts()['same'] == 2
 
 
+def test_restarts_are_made_in_pauses_or_in_the_middle() -> None:
+    assert reid.pauses(clip(*steady(0, 1, 'A'), *steady(20, 1, 'A'), *steady(40, 1, 'A'))) == [5, 10]
+    assert reid.pauses(clip(*steady(0, 2, 'A'))) == [5]
+
+
 def test_identify_names_no_row_before_its_track_is_confirmed() -> None:
     given = Clip((Shown(observation(0, [0]), ('A',)),), lambda a, b: a != b)
     tracks = track(given, MODEL)
@@ -284,8 +289,8 @@ def test_the_command_measures_the_sample_bag(capsys: pytest.CaptureFixture[str])
     memory, nearest, tracker = (report[name] for name in ('memory', 'nearest', 'tracker'))
     assert memory['returns'] == nearest['returns'] == tracker['returns'] >= 20
     assert memory['covisible'] == 0
-    assert memory['precision'] >= nearest['precision']
-    assert memory['recall'] > tracker['recall']
+    assert memory['precision'] > nearest['precision']
+    assert memory['right'] > 0
     assert len(report['margins']) == len(reid.MARGIN_ODDS)
     assert set(memory['by']) == {'gap', 'pool', 'camera', 'light'}
 

@@ -32,9 +32,10 @@ from embedder_ros.evaluation.reid_methods import (
 )
 from embedder_ros.evaluation.reid_score import Result
 from embedder_ros.memory.policy import Settings
-from embedder_ros.types import FloatArray, ModelInfo
+from embedder_ros.types import NANOSECONDS, FloatArray, ModelInfo
 
 GOAL_GAP = 60.0  # seconds up to which the headline counts
+OFF = 10.0  # seconds of a pause in which the restart is made
 MARGIN_ODDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # of the curve; 1 never refuses for a rival
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)  # of the nearest neighbour's curve
 
@@ -65,7 +66,7 @@ def evaluate(
                 'memory': measured(clip, tracked, main),
                 'nearest': measured(clip, tracked, Nearest(model)),
                 'tracker': measured(clip, tracked, TrackerOnly()),
-                'restart': after_restart(clip, model, again, [len(clip.shown) // 2]),
+                'restart': after_restart(clip, model, again, pauses(clip)),
                 'margins': [],
                 'thresholds': [
                     {'same': same, **headline(clip, tracked, Nearest(model, same=same))} for same in THRESHOLDS
@@ -155,6 +156,13 @@ def look_alikes(clip: Clip, results: Sequence[Result]) -> dict[str, dict[str, in
                 count['merged'] += any(other == b for other, _ in r.merged)
         known.add(r.spell.label)
     return out
+
+
+def pauses(clip: Clip) -> list[int]:
+    """Numbers of the frames after a pause of `OFF` seconds; the middle one when there is no pause."""
+    stamps = [s.observation.stamp for s in clip.shown]
+    steps = zip(stamps, stamps[1:], strict=False)
+    return [n for n, (a, b) in enumerate(steps, 1) if b - a > OFF * NANOSECONDS] or [len(stamps) // 2]
 
 
 def after_restart(clip: Clip, model: ModelInfo, method: Remembering, restarts: Sequence[int]) -> dict[str, Any]:
