@@ -212,9 +212,9 @@ class SqliteStore:
 
     def count(self) -> tuple[int, int]:
         """Number of objects and of frames."""
-        query = 'SELECT (SELECT count(*) FROM objects WHERE memory=?1), (SELECT count(*) FROM frames WHERE memory=?1)'
+        query = 'SELECT (SELECT count(*) FROM objects WHERE memory=?), (SELECT count(*) FROM frames WHERE memory=?)'
         with self._usable(), self._file.reading() as db:
-            objects, frames = db.execute(query, (self._memory,)).fetchone()
+            objects, frames = db.execute(query, (self._memory, self._memory)).fetchone()
             return objects, frames
 
     def close(self) -> None:
