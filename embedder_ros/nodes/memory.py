@@ -198,6 +198,7 @@ class MemoryServer:
             map_frame=v.map_frame,
             person=person,
             allow_person_identity=v.allow_person_identity,
+            background=True,  # a frame does not wait for a search
         )
 
     async def _take_pictures(
