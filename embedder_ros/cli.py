@@ -108,7 +108,7 @@ def models(options: argparse.Namespace) -> None:
     from embedder_ros.models.registry import load_model
 
     for name in options.name:
-        info = load_model(name, device=options.device).embedder.info
+        info = load_model(name, device=options.device, proposals='nano').embedder.info  # boxes do not matter here
         c, view = info.calibration, info.identity_view
         print(f'{name}: {info.model_id}')
         identity = info.dim if view is None else view.shape[1]
