@@ -210,6 +210,12 @@ def test_an_interval_is_wilsons() -> None:
         (detection.read_dataset, {'images': []}, "lacks 'categories'"),
         (detection.read_dataset, {**coco(), 'annotations': [{'image_id': 1}]}, r"annotations\[0\] lacks 'category_id'"),
         (detection.read_dataset, {**coco(), 'categories': []}, 'has category 10'),
+        (
+            detection.read_dataset,
+            {**coco(), 'annotations': [{'image_id': 1, 'category_id': 10, 'bbox': 7}]},
+            r'annotations\[0\] has box 7; give four numbers',
+        ),
+        (named.read_photos, [{'image': 'a.png', 'objects': [3]}], "entry 0 lacks 'box'"),
         (refer.read_expressions, [{'image': 'a.png', 'box': [1, 2, 3], 'expressions': ['x']}], 'give four numbers'),
         (refer.read_expressions, [], 'holds no expressions'),
         (retrieval.read_retrieval, {'gallery': [], 'queries': [{'positives': ['x']}]}, "either 'text' or 'image'"),
@@ -240,7 +246,7 @@ def test_the_command_prints_ours_and_theirs(
     named_content = [{'image': 'a.png', 'objects': [{'name': 'red', 'box': RED}]}]
     path = write(folder, named_content if kind == 'grounding' else coco())
     assert cli.main(['evaluate', kind, str(path), '--images', str(folder), '--json']) == 0
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f'{name} is no JSON'))
     if kind == 'grounding':
         assert told['first']['share'] == 1 and told['photos'] == 1
     else:

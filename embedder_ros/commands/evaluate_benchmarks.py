@@ -48,8 +48,9 @@ def run(options: argparse.Namespace) -> None:
     """Measure, and print the published numbers beside ours."""
     ours, published = _KINDS[options.kind](options)
     if options.json:
+        rows = [_strict(row) for row in ours] if isinstance(ours, list) else _strict(ours)
         print(
-            json.dumps({'kind': options.kind, 'model': options.model, 'ours': ours, 'published': published}, indent=2)
+            json.dumps({'kind': options.kind, 'model': options.model, 'ours': rows, 'published': published}, indent=2)
         )
         return
     from embedder_ros.evaluation.published import NOTE
@@ -59,6 +60,11 @@ def run(options: argparse.Namespace) -> None:
     for name, value in published.items():
         print(f'published, {name}: {_text(value)}')
     print(NOTE)
+
+
+def _strict(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Without NaN (nothing to find), which is no JSON."""
+    return {name: None if value != value else value for name, value in row.items()}
 
 
 def _text(value: Any) -> str:

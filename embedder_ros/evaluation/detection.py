@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from embedder_ros.evaluation.images import observe, read_json, take
+from embedder_ros.evaluation.images import observe, read_json, take, xyxy
 from embedder_ros.grounding.detect import MOST, detect
 from embedder_ros.pipeline import Pipeline
 from embedder_ros.types import FloatArray, UserError, box_iou
@@ -63,8 +63,9 @@ def read_dataset(path: Path, limit: int = 0) -> Dataset:
     kept = []
     for i, annotation in enumerate(content['annotations']):
         image, category, box = take(path, annotation, f'annotations[{i}]', 'image_id', 'category_id', 'bbox')
-        if category not in categories or len(box) != 4:
-            raise UserError(f'{path}: annotations[{i}] has category {category} and bbox {box}; one of them is wrong')
+        xyxy(path, box, f'annotations[{i}]', width_height=True)
+        if category not in categories:
+            raise UserError(f'{path}: annotations[{i}] has category {category}, which categories does not list')
         if image in names:
             kept.append({'iscrowd': 0, 'area': box[2] * box[3], 'id': i + 1, **annotation})
     chosen = [e for e in content['images'] if e['id'] in names]

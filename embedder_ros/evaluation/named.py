@@ -89,7 +89,7 @@ def read_photos(path: Path, limit: int = 0) -> list[Photo]:
 
 def _photo(path: Path, entry: Any, index: int) -> Photo:
     image, objects = take(path, entry, index, 'image', 'objects')
-    shares = any('box_frac' in o for o in objects)
+    shares = any(isinstance(o, dict) and 'box_frac' in o for o in objects)
     boxes, queries = [], []
     for o in objects:
         box, asked = take(path, o, index, *(('box_frac', 'queries') if shares else ('box', 'name')))
