@@ -16,7 +16,7 @@ from livetest import picture
 from embedder_ros import cli
 from embedder_ros.commands import options as build
 from embedder_ros.evaluation import degrade, detection, named, refer, retrieval
-from embedder_ros.evaluation.images import interval
+from embedder_ros.evaluation.images import interval, load
 from embedder_ros.pipeline import Pipeline
 from embedder_ros.types import UserError
 
@@ -197,6 +197,16 @@ def test_named_boxes_in_both_layouts(pipeline: Pipeline, folder: Path, layout: s
     assert (result.first.right, result.first.count) == (3, 3)  # the one blob of b.png is first, however unlike green
     assert (result.found.right, result.wrong.right) == (2, 0)
     assert result.given.right == 3 and result.boxed.right == 3 and result.distracted.count == 3
+
+
+def test_named_boxes_end_at_the_photos_edges_and_may_be_none(pipeline: Pipeline, folder: Path) -> None:
+    content = [
+        {'image': 'a.png', 'objects': [{'name': 'red', 'box': [-5, 10, 900, 900]}]},
+        {'image': 'c.png', 'objects': []},
+    ]
+    photos = named.read_photos(write(folder, content))
+    assert photos[0].pixels(load(folder, 'a.png')).tolist() == [[0, 10, 320, 240]]
+    assert named.evaluate(pipeline, photos, folder).first.count == 1
 
 
 def test_an_interval_is_wilsons() -> None:

@@ -34,9 +34,9 @@ class Photo:
     shares: bool = False
 
     def pixels(self, frame: Frame) -> FloatArray:
-        """(K, 4) boxes in pixels of the photo."""
+        """(K, 4) boxes in pixels of the photo, cut at its edges."""
         size = np.array([frame.width, frame.height] * 2, np.float32)
-        return self.boxes * size if self.shares else self.boxes
+        return np.clip(self.boxes * size if self.shares else self.boxes, 0, size)
 
 
 @dataclass
