@@ -31,6 +31,12 @@ def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]
     return done
 
 
+def test_a_reader_that_has_enough_ends_it_quietly() -> None:
+    command = f'{sys.executable} -m embedder_ros.cli embed {"mug " * 200} | head -c 1'
+    done = subprocess.run(['bash', '-o', 'pipefail', '-c', command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 141 and not done.stderr
+
+
 def scene(shift: int) -> np.ndarray:
     """(240, 320, 3) RGB: a red square and a blue circle on grey."""
     image = np.full((240, 320, 3), 150, np.uint8)
