@@ -20,13 +20,19 @@ _HELP = {
     'captions': 'images and captions, R@1 both ways',
     'proposals': 'what worse boxes cost, on COCO-style annotations: recall and AP',
 }
+_LAYOUT = {
+    'lvis': "LVIS' JSON",
+    'refcoco': 'list of {image, box: [x0, y0, x1, y1], expressions}, or COCO with a caption for every image entry',
+    'retrieval': '{gallery: [file, ...], queries: [{text or image, positives: [file, ...]}, ...]}',
+    'captions': 'list of {image, captions}',
+}
 
 
 def add(kinds: argparse._SubParsersAction) -> None:
     """Add the kinds."""
     for name, sentence in _HELP.items():
         command = kinds.add_parser(name, help=sentence)
-        command.add_argument('file', metavar='FILE', type=Path, help='annotations; its layout is in the documentation')
+        command.add_argument('file', metavar='FILE', type=Path, help=_LAYOUT.get(name, "COCO's JSON"))
         command.add_argument('--images', metavar='DIR', type=Path, required=True, help='folder of the images')
         if name in ('coco', 'lvis', 'refcoco', 'proposals'):
             command.add_argument('--limit', type=build.positive, default=0, help='only the first images')
