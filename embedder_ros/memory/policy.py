@@ -94,7 +94,7 @@ class Settings:
     behind: float = 0.2
     moved: float = 0.5
     frame_interval: float = 2.0
-    keep_frames: float = 86_400.0
+    keep_frames: float = 3600.0
     person: float = -1.0
 
     def __post_init__(self) -> None:
