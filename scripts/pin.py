@@ -20,8 +20,8 @@ HEADERS = {
 # the package's dependencies and the test tools. Written by scripts/pin.py from scripts/requirements.in.
 """,
     'extras': """# SPDX-License-Identifier: Apache-2.0
-# What test.sh installs beside requirements.txt: torch, transformers, a PostgreSQL server. An index that serves torch's CPU
-# build (PIP_EXTRA_INDEX_URL) saves gigabytes of CUDA.
+# What test.sh installs beside requirements.txt: torch, transformers, a PostgreSQL server.
+# An index that serves torch's CPU build (PIP_EXTRA_INDEX_URL) saves gigabytes of CUDA.
 # Written by scripts/pin.py from scripts/extras.in.
 """,
 }

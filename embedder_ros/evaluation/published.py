@@ -20,4 +20,7 @@ CAPTIONS = {
     'ObjEmbed-2B': {'ShareGPT4V': (97.1, 97.3), 'DCI': (74.5, 74.6), 'COCO': (75.2, 51.0), 'Flickr30K': (94.2, 80.0)},
     'ObjEmbed-4B': {'ShareGPT4V': (97.5, 97.7), 'DCI': (77.2, 76.9), 'COCO': (75.7, 52.2), 'Flickr30K': (94.2, 80.4)},
 }
-NOTE = "the paper's numbers are of released ObjEmbed checkpoints on the whole sets, with 100 WeDetect-Uni proposals (--max-objects 100)"
+NOTE = (
+    "the paper's numbers are of released ObjEmbed checkpoints on the whole sets, with 100 WeDetect-Uni proposals "
+    '(--max-objects 100)'
+)
