@@ -139,7 +139,7 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     'weights missing': (lambda path: {'model': _missing(path / 'missing')}, 'backbone.onnx'),
     'no GPU': (lambda _: {'device': 'cuda'}, 'cuda'),
     'no such device': (lambda _: {'device': 'tpu'}, 'auto, cpu, cuda'),
-    'no such precision': (lambda _: {'precision': 'fp4'}, 'auto, fp32, fp16'),
+    'no such precision': (lambda _: {'precision': 'fp4'}, 'auto, fp32, bf16, fp16'),
     'topics of another number': (lambda _: {'cameras': ['a', 'b']}, 'one topic per camera'),
     'two cameras of one name': (
         lambda _: {'cameras': ['a', 'a'], 'image_topics': ['a/image', 'b/image']},

@@ -21,7 +21,7 @@ from embedder_ros.images import to_field
 from embedder_ros.msg import ObjectEmbeddings, Query, Region, Targets, Tracks
 from embedder_ros.nodes import parameters
 from embedder_ros.nodes.images import rgb_to_image, rgb_to_jpeg
-from embedder_ros.nodes.messages import header
+from embedder_ros.nodes.messages import header, stamp_to_ns
 from embedder_ros.srv import EmbedRegion, EmbedText, Find
 
 RED, GREEN = (40, 60, 100, 120), (200, 60, 260, 120)
@@ -150,7 +150,7 @@ def test_texts_and_regions_are_embedded_alike(perception: Robot) -> None:
     vectors = np.array(red.embeddings).reshape(2, 8)
     objects = perception.listen(ObjectEmbeddings, 'objects')
     with perception.camera('front/image', picture(red=RED, blue=GREEN)) as camera:
-        perception.until(lambda: objects, 'a frame')
+        perception.found('blue', cameras=['front'])  # an earlier picture may still be on its way
         inside = np.zeros((240, 320), np.uint8)
         inside[60:120, 40:100] = 255
         mask = Image(height=240, width=320, encoding='mono8', step=320, data=to_field(inside, 'B'))
@@ -301,8 +301,9 @@ def test_what_cannot_be_followed_ends_with_a_reason(
     perception: Robot, follow: ActionClient, boxes: dict[str, Any], goal: dict[str, Any], outcome: int, message: str
 ) -> None:
     objects = perception.listen(ObjectEmbeddings, 'objects')
+    begin = perception.node.get_clock().now().nanoseconds  # an earlier picture may still be on its way
     with perception.camera('front/image', picture(**boxes)):
-        perception.until(lambda: objects, 'a frame')
+        perception.until(lambda: any(stamp_to_ns(o.header.stamp) >= begin for o in objects), 'a frame')
         status, result = Goal(perception, follow, **{'query': Query(text='red'), **goal}).result()
     assert (status, result.outcome, result.success) == (GoalStatus.STATUS_ABORTED, outcome, False)
     assert message in result.message and result.frames == 0

@@ -107,7 +107,7 @@ def test_launch_file_names_only_declared_parameters() -> None:
     tables = re.findall(r'^(?:LISTS|TEXTS) = \{(.*?)^\}', text, re.S | re.M)
     named = {name for table in tables for name in re.findall(r"^    '(\w+)':", table, re.M)}
     assert len(named) >= 6
-    assert named <= {p.name for p in parameters.EMBEDDER}
+    assert named <= {p.name for p in (*parameters.EMBEDDER, *parameters.GROUNDER)}
 
 
 def test_pip_install_into_a_plain_venv(tree: Path, tmp_path: Path) -> None:
