@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -104,10 +104,8 @@ class MemoryServer:
     def flush(self) -> None:
         """Write what is not yet written."""
         if self._memory is not None:
-            try:
+            with self._refusals(self._memory):
                 self._memory.flush()
-            except UserError as error:
-                self._memory.report.refused(error)
 
     def recognise(self, observation: Observation, tracks: list[Track]) -> list[Track]:
         """The tracks with the ids of the objects they were recognised as."""
@@ -116,9 +114,12 @@ class MemoryServer:
             return tracks
         pose = self._poses.camera_to_map(observation.frame_id, observation.stamp)
         tracks = memory.update(observation, tracks, pose=pose, now=self._node.now)
-        wanted, keep = memory.wants_thumbnails(observation), memory.wants_frame(observation)
-        if wanted or keep:
-            self._node.executor.create_task(self._take_pictures, memory, observation, tracks, wanted, keep)
+        begin = self._node.executor.create_task  # together, so that they are cut before the frames are gone
+        with self._refusals(memory):
+            for row, object_id in memory.wants_thumbnails(observation).items():
+                begin(self._picture_object, memory, observation, row, object_id)
+            if memory.wants_frame(observation):
+                begin(self._keep_frame, memory, observation, tracks)
         return tracks
 
     def find(self, question: Question, request: Any, limit: int) -> Answer:
@@ -144,21 +145,24 @@ class MemoryServer:
 
     def describe(self, candidates: Sequence[Any], *, thumbnails: bool) -> None:
         """Fill the names, and if asked for remembered pictures, into GroundedObject messages."""
-        for candidate in candidates if self._memory is not None else ():
-            known = self._memory.get(candidate.object_id) if candidate.object_id else None
-            if known is None:
-                continue
-            candidate.name = known.name
-            if thumbnails:
-                candidate.thumbnail = recall.thumbnail(known)
+        memory = self._memory
+        if memory is None:
+            return
+        with self._refusals(memory):
+            for candidate in candidates:
+                known = memory.get(candidate.object_id) if candidate.object_id else None
+                candidate.name = known.name if known is not None else ''
+                if thumbnails and known is not None:
+                    candidate.thumbnail = recall.thumbnail(known)
 
     def status(self) -> DiagnosticStatus:
         """For /diagnostics."""
         memory = self._memory
         if memory is None:
             return diagnostics.status(self._node, 'memory', diagnostics.WARN, self._failure, {})
-        objects, frames = self._store.count()
-        values: dict[str, Any] = {'kept in': self._values.memory or 'RAM', 'objects': objects, 'frames': frames}
+        values: dict[str, Any] = {'kept in': self._values.memory or 'RAM'}
+        with self._refusals(memory):
+            values['objects'], values['frames'] = self._store.count()
         values |= dict(memory.report.counts) | {'frames without a pose': self._poses.missing}
         if memory.report.failure:
             return diagnostics.status(self._node, 'memory', diagnostics.ERROR, memory.report.failure, values)
@@ -201,16 +205,28 @@ class MemoryServer:
             background=True,  # a frame does not wait for a search
         )
 
-    async def _take_pictures(
-        self, memory: Memory, observation: Observation, tracks: list[Track], wanted: dict[int, str], keep: bool
-    ) -> None:
-        o = observation
-        for row, object_id in wanted.items():
-            picture = await self._picture(o, o.boxes[row], THUMBNAIL)
+    async def _picture_object(self, memory: Memory, observation: Observation, row: int, object_id: str) -> None:
+        picture = await self._picture(observation, observation.boxes[row], THUMBNAIL)
+        with self._refusals(memory):
             if picture:
-                memory.add_thumbnail(object_id, o.stamp, o.camera, picture)
-        if keep:
-            memory.keep_frame(o, tracks, thumbnail=await self._picture(o, [0, 0, o.width, o.height], FRAME_THUMBNAIL))
+                memory.add_thumbnail(object_id, observation.stamp, observation.camera, picture)
+
+    async def _keep_frame(self, memory: Memory, observation: Observation, tracks: list[Track]) -> None:
+        o = observation
+        picture = await self._picture(o, [0, 0, o.width, o.height], FRAME_THUMBNAIL)
+        with self._refusals(memory):
+            memory.keep_frame(o, tracks, thumbnail=picture)
+
+    @contextlib.contextmanager
+    def _refusals(self, memory: Memory) -> Iterator[None]:
+        """Note what the store refuses; what comes for a memory that was closed meanwhile is left."""
+        try:
+            yield
+        except UserError as error:
+            memory.report.refused(error)
+        except Exception:
+            if memory is self._memory:
+                raise
 
     async def _picture(self, o: Observation, box: Any, side: int) -> bytes:
         try:
