@@ -278,6 +278,10 @@ class Calibration:
         """How probable it is that an object with this cosine to a text matches it; elementwise, float32."""
         return _sigmoid(self.scale * np.asarray(cosine, np.float32) + self.bias)
 
+    def whole(self, cosine: FloatArray) -> FloatArray:
+        """How probable it is that a frame with this cosine to a caption matches it; elementwise, float32."""
+        return _sigmoid(self.image_scale * np.asarray(cosine, np.float32) + self.image_bias)
+
     def same(self, cosine: FloatArray) -> FloatArray:
         """How probable it is that two identity views with this cosine show one individual; elementwise, float32."""
         return _sigmoid(self.identity_scale * np.asarray(cosine, np.float32) + self.identity_bias)

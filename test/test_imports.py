@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'embedder_ros'
 GENERATED = {'msg', 'srv', 'action', '_lib'}
 # A room may import from its own level or below.
 LEVELS = {
-    'types': 0, 'images': 1, 'positions': 1, 'share': 1, 'draw': 1,
+    'types': 0, 'images': 1, 'positions': 1, 'suppress': 1, 'share': 1, 'draw': 1,
     'inference': 1, 'models': 2, 'proposals': 2,
     'pipeline': 3, 'tracking': 3, 'grounding': 4, 'memory': 4,
     'bags': 5, 'evaluation': 5, 'training': 5, 'nodes': 6, 'commands': 6, 'cli': 6,

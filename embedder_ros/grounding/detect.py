@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_ros.types import Calibration, FloatArray, Observation, UserError, box_iou
+from embedder_ros.suppress import distinct
+from embedder_ros.types import Calibration, FloatArray, Observation, UserError
 
 PAIRS, MOST = 1000, 300  # best pairs of box and name that are looked at, and detections that are kept
 SAME = 0.7  # overlap from which two boxes of one name are one thing; raising it keeps near-duplicates
@@ -75,18 +76,8 @@ def detect(
     best = np.argsort(-scores, axis=None, kind='stable')[:pairs]
     best = best[scores.flat[best] >= max(floor, 0.0)]
     rows, labels = np.unravel_index(best, scores.shape)
-    kept = _distinct(observation.boxes[rows], labels, same)[:most]
+    kept = distinct(observation.boxes[rows], labels, same, most)
     rows, labels = rows[kept], labels[kept]
     return Detections(
         rows, labels, observation.boxes[rows], scores[rows, labels], semantic[rows, labels], observation.iou[rows]
     )
-
-
-def _distinct(boxes: FloatArray, labels: NDArray[np.int64], same: float) -> NDArray[np.int64]:
-    """Places, in order, of the boxes that repeat no earlier kept box of their label."""
-    repeats = (box_iou(boxes, boxes) > same) & (labels[:, None] == labels)
-    free = np.ones(len(boxes), bool)
-    for i in range(len(boxes)):
-        if free[i]:
-            free[i + 1 :] &= ~repeats[i, i + 1 :]
-    return np.flatnonzero(free)

@@ -57,7 +57,7 @@ def by_frame(
     if any(not len(o.frame_embeddings) for o in observations):
         raise UserError(f'model {observations[0].model_id} embeds no whole frames; search by objects')
     cosine = np.array([_checked(o, query).frame_embeddings[row] @ query for o in observations], np.float32)
-    scores = 1 / (1 + np.exp(-(calibration.image_scale * cosine + calibration.image_bias)))
+    scores = calibration.whole(cosine)
     return [Match(int(i), float(scores[i])) for i in np.argsort(-scores, kind='stable')]
 
 

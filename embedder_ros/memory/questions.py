@@ -8,7 +8,7 @@ there, and it is no rival of one that is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -188,7 +188,7 @@ class Questions:
             if frame is None:
                 continue
             objects = self._frame_objects(vector, frame, by_identity)
-            whole = _sigmoid_image(self._model, hit.cosine)
+            whole = float(self._model.calibration.whole(np.array(hit.cosine, np.float32)))
             found.append(
                 FoundFrame(frame, whole if row >= 0 else max((c.semantic for c in objects), default=0), objects)
             )
@@ -213,12 +213,6 @@ class Questions:
             )
             for i in best
         )
-
-
-def _sigmoid_image(model: ModelInfo, cosine: float) -> float:
-    c = model.calibration
-    whole = replace(c, scale=c.image_scale, bias=c.image_bias)
-    return float(whole.semantic(np.array(cosine, np.float32)))
 
 
 def _embeddings(known: Known) -> FloatArray:

@@ -126,7 +126,8 @@ class MemoryServer:
         """Ground a question in what is remembered. Raises UserError."""
         cameras, age = tuple(request.cameras), request.max_age
         if question.object_id:
-            return recall.one(self.memory, question.object_id, cameras, age, self._node.now)
+            known, gone = self.known(question.object_id), self.memory.settings.gone
+            return recall.one(known, gone, cameras, age, self._node.now)
         return self.memory.find(
             question.vector,
             by_identity=question.by_identity,

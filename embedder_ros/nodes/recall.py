@@ -11,7 +11,6 @@ from geometry_msgs.msg import PointStamped
 from sensor_msgs.msg import CompressedImage
 
 from embedder_ros.images import to_field
-from embedder_ros.memory.memory import Memory
 from embedder_ros.memory.questions import FoundFrame
 from embedder_ros.memory.reid import Decision, Same
 from embedder_ros.msg import RememberedFrame, RememberedObject
@@ -25,19 +24,16 @@ _OUTCOMES = {
 }
 
 
-def one(memory: Memory, object_id: str, cameras: tuple[str, ...], max_age: float, now: int) -> Answer:
+def one(known: Object, gone: float, cameras: tuple[str, ...], max_age: float, now: int) -> Answer:
     """Where a remembered object was last seen.
 
     NOT_FOUND with reason stale_frames when that is longer ago than `max_age` seconds, by another camera than the asked
-    ones, or when its place has been seen empty since. Raises UserError for an unknown id.
+    ones, or when its place has been seen empty since, so that its presence is below `gone`.
     """
-    known = memory.get(object_id)
-    if known is None:
-        raise UserError(f"no remembered object '{object_id}'; see service list_objects")
     unseen = max(0, now - known.last_seen) / NANOSECONDS
     candidate = replace(_last_seen(known), unseen=unseen)
     current = (not max_age or unseen <= max_age) and (not cameras or known.camera in cameras)
-    there = known.presence >= memory.settings.gone
+    there = known.presence >= gone
     outcome = Outcome.FOUND if current and there else Outcome.NOT_FOUND
     reason = 'found' if outcome is Outcome.FOUND else 'stale_frames'
     return Answer(
