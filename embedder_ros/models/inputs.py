@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every model refuses in its inputs, and the cache of text embeddings."""
+"""What every model refuses in its inputs and files, and the cache of text embeddings."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -47,6 +48,14 @@ def checked_texts(texts: Sequence[str], most: int = MAX_CHARACTERS) -> list[str]
         if len(text) > most:
             raise UserError(f'the text has {len(text)} characters; at most {most} are read, shorten it')
     return trimmed
+
+
+def check_pointer(path: Path) -> None:
+    """Raise UserError for what git leaves in place of a large file that it did not fetch."""
+    with path.open('rb') as file:
+        start = file.read(64)
+    if start.startswith(b'version ') and b'git-lfs' in start:
+        raise UserError(f'{path} is a git-LFS pointer, not the file; run `git lfs pull` in {path.parent}')
 
 
 class LastUsed:

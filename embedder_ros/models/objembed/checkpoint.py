@@ -18,7 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from embedder_ros.models.objembed.config import ObjEmbedConfig, SpecialTokens, check_pointer
+from embedder_ros.models.inputs import check_pointer
+from embedder_ros.models.objembed.config import ObjEmbedConfig, SpecialTokens
 from embedder_ros.models.objembed.memory import free_bytes
 from embedder_ros.models.objembed.network import ObjEmbed
 from embedder_ros.types import UserError

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedder_ros.models.inputs import check_pointer
 from embedder_ros.types import UserError
 
 POOL_LIMIT = 4000  # wider networks average a region's cells before the projector, narrower ones keep all of them
@@ -85,14 +86,6 @@ class ObjEmbedConfig:
         config = cls(_qwen(values, source), int(tokens), bool(values.get('use_global_caption', True)), str(dtype))
         _check(config, source)
         return config
-
-
-def check_pointer(path: Path) -> None:
-    """Raise UserError for what git leaves in place of a large file that it did not fetch."""
-    with path.open('rb') as file:
-        start = file.read(64)
-    if start.startswith(b'version ') and b'git-lfs' in start:
-        raise UserError(f'{path} is a git-LFS pointer, not the file; run `git lfs pull` in {path.parent}')
 
 
 def _qwen(values: Mapping[str, Any], source: str) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from embedder_ros.models.inputs import check_pointer
 from embedder_ros.models.objembed.memory import free_bytes
 from embedder_ros.models.wedetect.network import BASE, LARGE, Shape, WeDetectUni
 from embedder_ros.types import UserError
@@ -97,10 +98,9 @@ def _named(keys: Iterable[str]) -> str:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f'{path} {"is a folder" if path.is_dir() else "does not exist"}; {_REMEDY}')
+    check_pointer(path)
     with path.open('rb') as file:
-        start = file.read(64)
-    if start.startswith(b'version ') and b'git-lfs' in start:
-        raise UserError(f'{path} is a git-LFS pointer, not weights; run `git lfs pull` in {path.parent}')
+        start = file.read(2)
     try:
         # only zip files can be mapped into memory; those of torch before 1.6 are read whole
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=start.startswith(b'PK'))
