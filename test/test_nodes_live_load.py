@@ -151,8 +151,13 @@ def test_simulated_time(tmp_path: Path) -> None:
             assert stamp_to_ns(found.candidates[0].header.stamp) <= now[0]
             camera_status = 'embedder: camera camera'
             it.until(lambda: answer() and 'images a second' in it.status(camera_status).message, 'fresh stamps')
-            tick(10)
-            stale = it.until(lambda: (r := it.find('red')).reason == 'stale_frames' and r, 'time to pass')
-            assert stale.age == pytest.approx(10, abs=1)
-        assert all(stamp_to_ns(o.header.stamp) < 200 * NANOSECONDS for o in objects)
+
+            def stale() -> Find.Response | None:
+                tick(10)  # every time: /clock is best effort
+                response = it.find('red')
+                return response if response.reason == 'stale_frames' else None
+
+            newest = now[0]
+            assert 9 < it.until(stale, 'time to pass').age < (now[0] - newest) / NANOSECONDS + 60  # not wall time
+        assert all(stamp_to_ns(o.header.stamp) <= newest for o in objects)
         assert re.search('running', it.status('embedder: model').message)
