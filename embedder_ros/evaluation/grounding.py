@@ -24,12 +24,14 @@ class Question:
         query: (D,) unit text vector.
         boxes: (K, 4) every box the phrase is true of; K = 0 when it is not there.
         kind: what the question tests, to report apart.
+        unit: answers of one unit (a frame, a scene) are not independent.
     """
 
     observation: Observation
     query: FloatArray
     boxes: FloatArray
     kind: str = ''
+    unit: str = ''
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Result:
         boxed: whether any candidate does.
         score: of the best candidate.
         margin: its lead over the best rival.
+        unit: the question's.
     """
 
     kind: str
@@ -51,6 +54,15 @@ class Result:
     boxed: bool
     score: float
     margin: float
+    unit: str = ''
+
+    def found(self, calibration: Calibration) -> bool:
+        """Whether it is answered FOUND, rightly or not."""
+        return self.score >= calibration.found and self.margin >= calibration.margin
+
+    def ambiguous(self, calibration: Calibration) -> bool:
+        """Whether it is answered AMBIGUOUS."""
+        return self.score >= calibration.found and self.margin < calibration.margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +95,10 @@ def answer(question: Question, calibration: Calibration) -> Result:
     covers = box_iou(seen.boxes, question.boxes).max(axis=1, initial=0.0) >= RIGHT_IOU
     given = ground(question.query, [seen], replace(calibration, found=0.0, margin=-1.0))
     if not given.candidates:
-        return Result(kind, present, False, False, 0.0, 0.0)
+        return Result(kind, present, False, False, 0.0, 0.0, question.unit)
     best = given.candidates[0]
-    return Result(kind, present, bool(covers[best.row]), bool(covers.any()), best.score, given.margin)
+    right = bool(box_iou(best.box[None], question.boxes).max(initial=0.0) >= RIGHT_IOU)  # the answer's box is not a row's
+    return Result(kind, present, right, bool(covers.any()), best.score, given.margin, question.unit)
 
 
 def report(results: Sequence[Result], calibration: Calibration) -> Report:
@@ -95,19 +108,16 @@ def report(results: Sequence[Result], calibration: Calibration) -> Report:
     def share(rows: Iterable[bool], count: int) -> float:
         return sum(rows) / count if count else 0.0
 
-    def is_found(r: Result) -> bool:
-        return r.score >= calibration.found and r.margin >= calibration.margin
-
     n = len(present)
     return Report(
         present=n,
         absent=len(absent),
         boxed=share((r.boxed for r in present), n),
         first=share((r.right for r in present), n),
-        found=share((is_found(r) and r.right for r in present), n),
-        wrong=share((is_found(r) and not r.right for r in present), n),
-        ambiguous=share((r.score >= calibration.found and r.margin < calibration.margin for r in present), n),
-        false_found=share((is_found(r) for r in absent), len(absent)),
+        found=share((r.found(calibration) and r.right for r in present), n),
+        wrong=share((r.found(calibration) and not r.right for r in present), n),
+        ambiguous=share((r.ambiguous(calibration) for r in present), n),
+        false_found=share((r.found(calibration) for r in absent), len(absent)),
     )
 
 
