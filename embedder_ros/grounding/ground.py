@@ -30,6 +30,10 @@ SAME_IOU = 0.45
 # Share of the smaller box inside the larger from which they are nested: a handle on its drawer, a mug without its
 # handle. Nested boxes are listed as candidates of their own, but they are the same place, so they are no rivals.
 NESTED = 0.8
+# Overlap with an answer's best box from which other boxes have a say in where it is, each by its score (box voting,
+# Gidaris and Komodakis 2015). Raising it to 1 keeps the best box as it is; lowering it lets neighbours of the same kind
+# pull at it.
+VOTES_IOU = 0.35
 # Ranked rows that are looked at for distinct candidates; rows beyond it cannot be among the best few.
 RANKED = 200
 
@@ -73,12 +77,16 @@ def ground(
     if not fresh:
         reason = 'stale_frames' if observations else 'no_frames'
         return Answer(Outcome.NOT_FOUND, reason, threshold=calibration.found, age=newest)
-    candidates = _distinct(_ranked(query, fresh, calibration, identity))
+    ranked = _ranked(query, fresh, calibration, identity)
+    candidates = _distinct(ranked)
     outcome, reason, margin = _judge(candidates, calibration)
+    shown = candidates[:max_candidates]
+    if identity is None:  # an object's own box is the best that there is
+        shown = [_voted(c, ranked) for c in shown]
     return Answer(
         outcome,
         reason,
-        _named(candidates[:max_candidates], tracks),
+        _named(shown, tracks),
         margin,
         calibration.found,
         frames_searched=len(fresh),
@@ -147,6 +155,16 @@ def _distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
         if not one_thing[i, kept].any():
             kept.append(i)
     return [ranked[i] for i in kept]
+
+
+def _voted(candidate: Candidate, ranked: Sequence[Candidate]) -> Candidate:
+    """The candidate where the boxes on it say that it is: their mean, weighted by score."""
+    beside = [c for c in ranked if c.camera == candidate.camera]
+    boxes = np.stack([c.box for c in beside])
+    weights = np.array([c.score for c in beside]) * (box_iou(boxes, candidate.box[None])[:, 0] >= VOTES_IOU)
+    if not weights.sum() > 0:
+        return candidate
+    return replace(candidate, box=(weights @ boxes / weights.sum()).astype(np.float32))
 
 
 def _judge(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[Outcome, str, float]:
