@@ -196,7 +196,8 @@ def test_named_boxes_in_both_layouts(pipeline: Pipeline, folder: Path, layout: s
     result = named.evaluate(pipeline, named.read_photos(write(folder, content)), folder)
     assert (result.first.right, result.first.count) == (3, 3)  # the one blob of b.png is first, however unlike green
     assert (result.found.right, result.wrong.right) == (2, 0)
-    assert result.given.right == 3 and result.boxed.right == 3 and result.distracted.count == 3
+    assert result.boxed.right == 3 and result.distracted.count == 3
+    assert (result.given.right, result.given.count) == (2, 2)  # among a photo's only box there is nothing to choose
 
 
 def test_named_boxes_end_at_the_photos_edges_and_may_be_none(pipeline: Pipeline, folder: Path) -> None:
@@ -212,6 +213,17 @@ def test_named_boxes_end_at_the_photos_edges_and_may_be_none(pipeline: Pipeline,
 def test_an_interval_is_wilsons() -> None:
     assert interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert interval(0, 0) == (0, 1) and interval(10, 10)[1] == 1
+
+
+def test_named_boxes_of_some_videos(folder: Path) -> None:
+    content = [{'image': f'{v}.png', 'video': v, 'objects': []} for v in ('ana_tea', 'ben_tea', 'ana_soup')]
+    path = write(folder, content)
+    assert [p.image for p in named.read_photos(path, videos=['ana'])] == ['ana_tea.png', 'ana_soup.png']
+    assert len(named.read_photos(path, 1, ['ana', 'ben'])) == 1
+    with pytest.raises(UserError, match='no video begins with eve; there are ana_soup, ana_tea, ben_tea'):
+        named.read_photos(path, videos=['eve'])
+    with pytest.raises(UserError, match="lacks 'video'"):
+        named.read_photos(write(folder, [{'image': 'a.png', 'objects': []}]), videos=['ana'])
 
 
 @pytest.mark.parametrize(

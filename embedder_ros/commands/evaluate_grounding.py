@@ -8,6 +8,7 @@ import json
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from embedder_ros.commands import options as build
 
@@ -15,8 +16,9 @@ _MEANING = {
     'first': 'own boxes: the right thing is first',
     'found': 'own boxes: FOUND, and right',
     'wrong': 'own boxes: FOUND, and wrong',
+    'ambiguous': 'own boxes: AMBIGUOUS',
     'boxed': 'own boxes: some box covers it',
-    'given': 'given boxes: the right one is first',
+    'given': 'two given boxes or more: the right one is first',
     'distracted': 'given boxes and random ones: the right one is first',
 }
 
@@ -27,6 +29,11 @@ def add(kinds: argparse._SubParsersAction) -> None:
     command.add_argument('file', metavar='FILE', type=Path, help='list of {image, objects: [{name, box}]}, or of '
                          '{image, objects: [{box_frac, queries}]}')  # fmt: skip
     command.add_argument('--images', metavar='DIR', type=Path, required=True, help='what file names are relative to')
+    which = command.add_mutually_exclusive_group()
+    which.add_argument('--videos', metavar='PREFIX', nargs='+', default=(), help='only photos whose "video" begins so')
+    which.add_argument(
+        '--held-out', action='store_true', help='of the kitchen photos, the person nano never trained on'
+    )
     command.add_argument('--limit', type=build.positive, default=0, help='only the first photos')
     command.add_argument('--json', action='store_true', help='numbers as JSON')
     build.add_model(command)
@@ -36,8 +43,10 @@ def add(kinds: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> None:
     """Ask for everything that is labelled; print shares with 95 % intervals."""
     from embedder_ros.evaluation.named import evaluate, read_photos
+    from embedder_ros.training.photos import HELD_BACK
 
-    photos = read_photos(options.file, options.limit)
+    videos = (HELD_BACK,) if options.held_out else options.videos
+    photos = read_photos(options.file, options.limit, videos)
     pipeline = build.pipeline(options)
     result = evaluate(pipeline, photos, options.images, quiet=not sys.stderr.isatty())
     numbers = {f.name: getattr(result, f.name).as_dict() for f in fields(result)}
@@ -47,5 +56,11 @@ def run(options: argparse.Namespace) -> None:
     print(f'{pipeline.embedder.info.model_id} on {len(photos)} photos, IoU 0.5')
     for name, meaning in _MEANING.items():
         n = numbers[name]
-        low, high = n['interval']
-        print(f'{meaning:48} {n["right"]:5} of {n["of"]:5}  {n["share"]:.2f}  ({low:.2f} to {high:.2f})')
+        print(f'{meaning:52} {n["right"]:5} of {n["of"]:5}{_share(n)}')
+
+
+def _share(n: dict[str, Any]) -> str:
+    if not n['of']:
+        return ''
+    low, high = n['interval']
+    return f'  {n["share"]:.2f}  ({low:.2f} to {high:.2f}, {n["interval_by"]} photos)'

@@ -97,8 +97,19 @@ def answer(question: Question, calibration: Calibration) -> Result:
     if not given.candidates:
         return Result(kind, present, False, False, 0.0, 0.0, question.unit)
     best = given.candidates[0]
-    right = bool(box_iou(best.box[None], question.boxes).max(initial=0.0) >= RIGHT_IOU)  # the answer's box is not a row's
+    right = covered(best.box, question.boxes)
     return Result(kind, present, right, bool(covers.any()), best.score, given.margin, question.unit)
+
+
+def covered(box: FloatArray, boxes: FloatArray) -> bool:
+    """Whether an answer's box, which is no row's (ground votes on it), lies on one of the boxes (K, 4)."""
+    return bool(box_iou(box[None], boxes).max(initial=0.0) >= RIGHT_IOU)
+
+
+def first_row(query: FloatArray, seen: Observation, calibration: Calibration) -> int:
+    """Row of the box that ranks first, thresholds aside; -1 for none."""
+    candidates = ground(query, [seen], calibration).candidates
+    return candidates[0].row if candidates else -1
 
 
 def report(results: Sequence[Result], calibration: Calibration) -> Report:

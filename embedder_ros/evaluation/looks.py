@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from embedder_ros.evaluation.grounding import RIGHT_IOU
 from embedder_ros.pipeline import Pipeline
 from embedder_ros.types import Boxes, FloatArray, Frame, Observation, box_iou
 
 PROPOSED = 100  # boxes asked for; the pipeline keeps its first `max_objects`
-RIGHT_IOU = 0.5
 STRAYS = 10  # random boxes put beside the given ones
 COPIES, SHAKEN = 3, 16  # shaken copies of each labelled box, and of how many boxes of a frame
 NOISE = (0.04, 0.4)  # range of their relative noise; IoU .95 to .2

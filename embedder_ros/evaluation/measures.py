@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from embedder_ros.evaluation.estimates import Estimate, auroc, bootstrap, mean, rank_correlation, share
-from embedder_ros.evaluation.grounding import Question, Result, answer
-from embedder_ros.evaluation.looks import PROPOSED, RIGHT_IOU, Look, look, shaken, strays
+from embedder_ros.evaluation.grounding import RIGHT_IOU, Question, Result, answer, first_row
+from embedder_ros.evaluation.looks import PROPOSED, Look, look, shaken, strays
 from embedder_ros.evaluation.questions import Asked
 from embedder_ros.evaluation.sightings import View
 from embedder_ros.evaluation.splits import Item
@@ -127,9 +127,8 @@ def _choice(
     unit: str, asked: Asked, query: FloatArray, given: Observation, among: Observation, calibration: Calibration
 ) -> Choice:
     semantic = calibration.semantic(given.embeddings @ query)
-    score = calibration.semantic(among.embeddings @ query) * among.iou
     chance = len(asked.meant) / len(given)
-    first, distracted = int(semantic.argmax()), int(score.argmax())
+    first, distracted = int(semantic.argmax()), first_row(query, among, calibration)
     return Choice(unit, asked.kind, first in asked.meant, chance, distracted in asked.meant)
 
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from embedder_ros.evaluation.images import interval, load, read_json, take, xyxy
+from embedder_ros.evaluation.estimates import share
+from embedder_ros.evaluation.grounding import RIGHT_IOU, covered, first_row
+from embedder_ros.evaluation.images import load, read_json, take, xyxy
+from embedder_ros.evaluation.looks import look, strays
 from embedder_ros.grounding.ground import ground
 from embedder_ros.pipeline import Pipeline
 from embedder_ros.types import Calibration, FloatArray, Frame, Observation, Outcome, UserError, box_iou
-
-RIGHT_IOU = 0.5
-DISTRACTORS = 10  # random boxes put beside the given ones
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,21 +41,31 @@ class Photo:
 
 @dataclass
 class Tally:
-    """Right answers among questions."""
+    """Answers to questions, and the photo of each: those of one photo are not independent."""
 
-    right: int = 0
-    count: int = 0
+    answers: list[bool] = field(default_factory=list)
+    photos: list[str] = field(default_factory=list)
 
-    def add(self, right: bool) -> None:
+    def add(self, right: bool, photo: str) -> None:
         """One more question."""
-        self.right += right
-        self.count += 1
+        self.answers.append(right)
+        self.photos.append(photo)
+
+    @property
+    def right(self) -> int:
+        """How many are right."""
+        return sum(self.answers)
+
+    @property
+    def count(self) -> int:
+        """How many were asked."""
+        return len(self.answers)
 
     def as_dict(self) -> dict[str, Any]:
-        """Share with its 95 % interval."""
-        low, high = interval(self.right, self.count)
-        share = self.right / self.count if self.count else 0.0
-        return {'right': self.right, 'of': self.count, 'share': share, 'interval': [low, high]}
+        """Share with its 95 % interval; None where nothing was asked."""
+        found = share(self.answers, self.photos).as_dict()
+        numbers = {'share': found['value'], 'interval': [found['low'], found['high']], 'interval_by': found['by']}
+        return {'right': self.right, 'of': self.count, **numbers}
 
 
 @dataclass
@@ -65,25 +75,38 @@ class Result:
     Attributes:
         first: own boxes, thresholds aside: the first candidate covers the thing by IoU 0.5.
         found: own boxes: answered FOUND, and right.
-        boxed: any own box covers the thing.
-        given: the right one of the given boxes is first.
-        distracted: the same with random boxes among them.
         wrong: own boxes: answered FOUND, and wrong.
+        ambiguous: own boxes: answered AMBIGUOUS.
+        boxed: any own box covers the thing.
+        given: the right one of the given boxes is first, where there are at least two.
+        distracted: the same with random boxes among them.
     """
 
     first: Tally = field(default_factory=Tally)
     found: Tally = field(default_factory=Tally)
+    wrong: Tally = field(default_factory=Tally)
+    ambiguous: Tally = field(default_factory=Tally)
     boxed: Tally = field(default_factory=Tally)
     given: Tally = field(default_factory=Tally)
     distracted: Tally = field(default_factory=Tally)
-    wrong: Tally = field(default_factory=Tally)
 
 
-def read_photos(path: Path, limit: int = 0) -> list[Photo]:
-    """Read either layout; `limit` keeps the first. Raises UserError that names entry and field."""
+def read_photos(path: Path, limit: int = 0, videos: Sequence[str] = ()) -> list[Photo]:
+    """Read either layout; `limit` keeps the first, `videos` those whose "video" begins with one of them.
+
+    Raises:
+        UserError: the file is no such list (the message names entry and field), or no photo is of these videos.
+    """
     content = read_json(path)
     if not isinstance(content, list) or not content:
         raise UserError(f'{path} is no list of photos with objects')
+    if videos:
+        named = [str(take(path, entry, i, 'video')[0]) for i, entry in enumerate(content)]
+        content = [entry for entry, name in zip(content, named, strict=True) if name.startswith(tuple(videos))]
+        if not content:
+            raise UserError(
+                f'{path}: no video begins with {" or ".join(videos)}; there are {", ".join(sorted(set(named)))}'
+            )
     return [_photo(path, entry, i) for i, entry in enumerate(content[: limit or None])]
 
 
@@ -104,16 +127,14 @@ def evaluate(pipeline: Pipeline, photos: Sequence[Photo], folder: Path, *, seed:
     calibration = pipeline.embedder.info.calibration
     for photo in tqdm(photos, unit=' photos', leave=False, disable=quiet):
         frame = load(folder, photo.image)
-        truth = photo.pixels(frame)
-        own, given = pipeline.observe([frame])[0], pipeline.embed_boxes(frame, truth)
-        more = pipeline.embed_boxes(frame, np.concatenate([truth, _distractors(frame, truth, random)]))
+        truth, seen = photo.pixels(frame), look(pipeline, frame)
+        given, more = seen.given(truth), seen.given(np.concatenate([truth, strays(frame, truth, random)]))
         for text, meant in asked(photo):
-            query, boxes = pipeline.embedder.embed_text([text])[0], truth[meant]
-            _own(result, query, own, boxes, calibration)
-            semantic = calibration.semantic(given.embeddings @ query)
-            result.given.add(int(semantic.argmax()) in meant)
-            score = calibration.semantic(more.embeddings @ query) * more.iou
-            result.distracted.add(int(score.argmax()) in meant)
+            query = pipeline.embedder.embed_text([text])[0]
+            _own(result, query, seen.own, truth[meant], calibration)
+            if len(truth) > 1:
+                result.given.add(int(calibration.semantic(given.embeddings @ query).argmax()) in meant, photo.image)
+            result.distracted.add(first_row(query, more, calibration) in meant, photo.image)
     return result
 
 
@@ -126,19 +147,10 @@ def asked(photo: Photo) -> Iterator[tuple[str, list[int]]]:
 def _own(result: Result, query: FloatArray, own: Observation, boxes: FloatArray, calibration: Calibration) -> None:
     answer = ground(query, [own], calibration)
     covers = box_iou(own.boxes, boxes).max(axis=1, initial=0.0) >= RIGHT_IOU
-    right = bool(answer.candidates) and bool(covers[answer.candidates[0].row])
+    right = bool(answer.candidates) and covered(answer.candidates[0].box, boxes)
     found = answer.outcome is Outcome.FOUND
-    result.boxed.add(bool(covers.any()))
-    result.first.add(right)
-    result.found.add(found and right)
-    result.wrong.add(found and not right)
-
-
-def _distractors(frame: Frame, truth: FloatArray, random: np.random.Generator) -> FloatArray:
-    """(DISTRACTORS, 4) random boxes that cover no labelled thing by half; fewer where there is no room."""
-    size = np.array([frame.width, frame.height], np.float32)
-    side = random.uniform(0.08, 0.5, (20 * DISTRACTORS, 2)) * size
-    low = random.uniform(0, 1, side.shape) * (size - side)
-    boxes = np.concatenate([low, low + side], axis=1).astype(np.float32)
-    free = box_iou(boxes, truth).max(axis=1, initial=0.0) < RIGHT_IOU
-    return boxes[free][:DISTRACTORS]
+    result.boxed.add(bool(covers.any()), own.camera)
+    result.first.add(right, own.camera)
+    result.found.add(found and right, own.camera)
+    result.wrong.add(found and not right, own.camera)
+    result.ambiguous.add(answer.outcome is Outcome.AMBIGUOUS, own.camera)

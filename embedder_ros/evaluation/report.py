@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from embedder_ros.evaluation import measures, sightings
 from embedder_ros.evaluation.estimates import Estimate
+from embedder_ros.evaluation.grounding import RIGHT_IOU
 from embedder_ros.evaluation.splits import Digest, Split
 from embedder_ros.pipeline import Pipeline
 
@@ -87,7 +88,7 @@ def plain(value: Any) -> Any:
 
 def lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Tables; each number with its 95 % interval."""
-    yield f'{report["model_id"]}, {report["max_objects"]} boxes, IoU {measures.RIGHT_IOU:g}'
+    yield f'{report["model_id"]}, {report["max_objects"]} boxes, IoU {RIGHT_IOU:g}'
     for name, split in report['splits'].items():
         yield f'\n== {name}: {split["frames"]} frames; intervals of 95 % by Wilson or bootstrap over {split["unit"]}s'
         for measure, found in split.items():
