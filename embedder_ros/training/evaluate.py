@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import brentq
 from tqdm import tqdm
 
 from embedder_ros.evaluation.grounding import Question, Report, Result, answer, by_kind, report
@@ -28,6 +29,7 @@ from embedder_ros.types import Calibration, Frame, box_iou
 
 WRONG = 1.5  # right answers that one wrong FOUND costs; raising it makes the robot ask more often
 FALSE_FOUND = 0.05  # share of absent things that may be FOUND when the threshold is fitted
+SOFTER = (1.0, 0.7, 0.5, 0.35, 0.25)  # of the logistic scale, tried when fitting
 ABSENT = (
     'banana', 'teddy bear', 'cat', 'bicycle', 'guitar', 'umbrella', 'shoe', 'clock', 'elephant', 'pizza', 'car',
     'dog', 'hammer', 'tie', 'keyboard', 'flower', 'backpack', 'ladder', 'airplane', 'violin',
@@ -59,7 +61,7 @@ def main() -> None:
     sightings = [pair for group in frames.values() for pair in same_and_other(model, group)]
     calibration = model.embedder.info.calibration
     if args.fit:
-        calibration = fit([q for group in questions.values() for q in group], sightings, calibration)
+        calibration = fit(list(questions.values()), sightings, calibration)
         store(Path(args.model), calibration)
     report_sightings(sightings, calibration)
     for source, group in questions.items():
@@ -129,12 +131,15 @@ def _true_boxes(text: str, sample: Sample) -> np.ndarray:
 
 
 def fit(
-    questions: Sequence[Question], sightings: Sequence[tuple[np.ndarray, np.ndarray]], start: Calibration
+    groups: Sequence[Sequence[Question]], sightings: Sequence[tuple[np.ndarray, np.ndarray]], start: Calibration
 ) -> Calibration:
-    """Scales and biases by logistic regression over all boxes, then `found` and `margin` on the answers."""
+    """Scales and biases by logistic regression over all boxes, then `found` and `margin` on the answers.
+
+    `groups` are the questions of each source: each counts the same for the weight between name and fit.
+    """
+    questions = [q for group in groups for q in group]
     cosine, right = pairs(questions)
-    scale, bias = logistic(cosine, right)
-    fitted = replace(start, scale=scale, bias=bias, found=0.0, margin=0.0)
+    fitted = softened(groups, replace(start, found=0.0, margin=0.0), cosine, right)
     image = image_pairs(questions)
     image_scale, image_bias = logistic(*image)
     if sightings:
@@ -142,6 +147,28 @@ def fit(
         fitted = replace(fitted, identity_scale=identity[0], identity_bias=identity[1])
     found, margin = thresholds([answer(q, fitted) for q in questions], fitted)
     return replace(fitted, found=found, margin=margin, image_scale=image_scale, image_bias=image_bias)
+
+
+def softened(
+    groups: Sequence[Sequence[Question]], start: Calibration, cosine: np.ndarray, right: np.ndarray
+) -> Calibration:
+    """The logistic scale, or as much less as ranks most right things first.
+
+    In score = sigmoid(scale * cosine + bias) * iou a smaller scale gives the fit of the box more weight.
+    """
+    scale = logistic(cosine, right)[0]
+    tried = [replace(start, scale=s, bias=level(cosine, right, s)) for s in scale * np.array(SOFTER)]
+    return max(tried, key=lambda c: np.mean([_first(group, c) for group in groups]))
+
+
+def _first(questions: Sequence[Question], calibration: Calibration) -> float:
+    right = [answer(q, calibration).right for q in questions if len(q.boxes)]
+    return float(np.mean(right)) if right else 0.0
+
+
+def level(cosine: np.ndarray, right: np.ndarray, scale: float) -> float:
+    """The bias with which sigmoid(scale * cosine + bias) is right on average."""
+    return float(brentq(lambda bias: (1 / (1 + np.exp(-scale * cosine - bias)) - right).mean(), -60.0, 60.0))
 
 
 def pairs(questions: Sequence[Question]) -> tuple[np.ndarray, np.ndarray]:

@@ -23,8 +23,8 @@ from embedder_ros.models.nano.proposer import NanoProposer, distinct
 from embedder_ros.training.photos import Sample, Thing, class_names, kitchen, mosaics, recorded, rendered, single_things
 from embedder_ros.types import FloatArray, Frame, box_iou
 
-BOXES = 84  # most boxes kept per frame
-PROPOSED = 32  # of the model's own boxes
+BOXES = 100  # most boxes kept per frame
+PROPOSED = 48  # of the model's own boxes
 JITTER = (0.04, 0.25)  # range of the relative noise of the copy of each labelled box
 SURE = 0.45  # detector score that makes its box and class a label
 STRAY = 6  # boxes at random
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument(
         '--coco', type=Path, help='COCO names, one a line, to name what the detector is sure of on photos'
     )
+    parser.add_argument('--copies', type=int, default=0, help='altered copies of each kitchen photo')
     parser.add_argument('--maps', action='store_true', help='also keep the feature maps, for the proposal head')
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
@@ -48,12 +49,12 @@ def main() -> None:
     proposer = NanoProposer(args.weights, device='cpu', threads=2) if has_head else None
     coco = class_names(args.coco) if args.coco else []
     args.out.mkdir(parents=True, exist_ok=True)
-    for sample in tqdm(samples(args.source, args.photos, args.classes), desc=args.source):
+    for sample in tqdm(samples(args.source, args.photos, args.classes, args.copies), desc=args.source):
         if not (args.out / f'{sample.key}.json').exists():
             keep(sample, encoder, proposer, args.out, coco=coco, maps=args.maps)
 
 
-def samples(source: str, photos: Path | None, classes: Path | None) -> Iterator[Sample]:
+def samples(source: str, photos: Path | None, classes: Path | None, copies: int = 0) -> Iterator[Sample]:
     """The frames a --source names."""
     kind, _, rest = source.partition(':')
     if kind == 'render':
@@ -61,7 +62,7 @@ def samples(source: str, photos: Path | None, classes: Path | None) -> Iterator[
     if kind == 'bag':
         return recorded(Path(rest))
     if kind in ('kitchen', 'kitchen-held'):
-        return kitchen(Path(rest), held_back=kind == 'kitchen-held')
+        return kitchen(Path(rest), held_back=kind == 'kitchen-held', copies=copies)
     if kind in ('mosaic', 'mosaic-held') and photos and classes:
         count, seed = rest.split(':')
         single = single_things(photos, class_names(classes), held_back=kind == 'mosaic-held')

@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ GROCERIES = {
     'Sour-Milk': ('sour milk', 'milk carton', 'carton'),
 }  # fmt: skip
 SEEN = 0.12  # share of a rendered thing's outline that must be visible for its label to count
+CUT = 0.25  # most of each side that an altered copy of a photo lacks
 HELD_BACK = 'carlos'  # the person whose kitchen frames are never trained on
 
 
@@ -99,14 +100,37 @@ def _rendered_thing(entry: dict[str, Any], scene: str) -> Thing:
     return Thing(box, names, tuple(entry['colours']), f'{scene}/{entry["instance"]}', entry['part_of'] is not None)
 
 
-def kitchen(folder: Path, *, held_back: bool) -> Iterator[Sample]:
-    """Egocentric kitchen frames with one named box each; `held_back` chooses the validation person or all others."""
+def kitchen(folder: Path, *, held_back: bool, copies: int = 0) -> Iterator[Sample]:
+    """Egocentric kitchen frames with one named box each; `held_back` chooses the validation person or all others.
+
+    After each frame come `copies` altered ones: mirrored, cut and lit at random.
+    """
     for frame in json.loads((folder / 'annotations.json').read_text()):
         if frame['video'].startswith(HELD_BACK) != held_back:
             continue
         things = [Thing(np.array(o['box'], np.float32), (o['name'],)) for o in frame['objects']]
         key = f'kitchen_{Path(frame["image"]).stem}'
-        yield Sample(key, read_image(folder / frame['image']), things, complete=False)
+        sample = Sample(key, read_image(folder / frame['image']), things, complete=False)
+        yield sample
+        for copy in range(copies):
+            yield altered(sample, f'{key}_{copy}')
+
+
+def altered(sample: Sample, key: str) -> Sample:
+    """Another view of a photo: a cut that keeps the labelled things, mirrored or not, in another light."""
+    rng = np.random.default_rng(int.from_bytes(key.encode()[-8:], 'big'))
+    height, width = sample.image.shape[:2]
+    boxes = np.array([t.box for t in sample.things])
+    low = rng.uniform(0, 1, 2) * np.minimum(boxes[:, :2].min(0), [CUT * width, CUT * height])
+    room = np.minimum([width, height] - boxes[:, 2:].max(0), [CUT * width, CUT * height])
+    high = np.array([width, height]) - rng.uniform(0, 1, 2) * np.maximum(room, 0)
+    x0, y0, x1, y1 = (int(v) for v in (*np.maximum(low, 0), *np.ceil(high)))
+    lit = 255 * (sample.image[y0:y1, x0:x1] / 255) ** rng.uniform(0.6, 1.5) * rng.uniform(0.75, 1.25, 3)
+    image, boxes = np.clip(lit, 0, 255).astype(np.uint8), boxes - np.array([x0, y0, x0, y0])
+    if rng.random() < 0.5:
+        image, boxes[:, [0, 2]] = np.ascontiguousarray(image[:, ::-1]), x1 - x0 - boxes[:, [2, 0]]
+    things = [replace(t, box=box.astype(np.float32)) for t, box in zip(sample.things, boxes, strict=True)]
+    return replace(sample, key=key, image=image, things=things)
 
 
 def class_names(path: Path) -> list[tuple[str, ...]]:

@@ -32,9 +32,10 @@ from embedder_ros.training.photos import class_names
 from embedder_ros.training.phrases import Asked, Bank, ask, truth
 
 INPUTS = ('features', 'pooled', 'classes', 'coco', 'look', 'geometry')
-ROWS = 28  # boxes of one frame in a step
+ROWS = 40  # boxes of one frame in a step
 TRUE_ROWS = 14  # of them labelled ones
 PAIRS, SINGLES = 4, 10  # groups seen from two views, and frames alone, in a step
+LOOSE = 0.45  # IoU up to which a box on the right thing is no answer
 IS_OBJECT, IS_BACKGROUND = 0.55, 0.25  # IoU with a labelled box; between the two nothing is said
 UNKNOWN_WORD = 0.3  # share of phrases whose learned part is switched off, as for words never trained on
 FADED = 0.15
@@ -215,6 +216,7 @@ def step_losses(
     right, worth = targets(asked, batch.examples, frame, iou, owner, bank)
     logits = score(head, texts, objects, query, fade)
     losses = matching(logits, right, worth, torch.from_numpy(iou))
+    losses['first'] = first(F.logsigmoid(logits) + F.logsigmoid(objects['iou'])[:, None], right, worth, iou, frame)
     measured = has_true_box(batch.examples, frame, iou)
     losses['iou'] = 2.0 * iou_loss(objects['iou'][measured], torch.from_numpy(iou)[measured])
     losses['individual'] = individual(objects['individual'], batch.examples, frame, iou, owner)
@@ -273,6 +275,24 @@ def matching(logits: Tensor, right: Tensor, worth: Tensor, iou: Tensor) -> dict[
         'objects': -_mean_over_positives(over_objects, good, 0),
         'phrases': -0.5 * _mean_over_positives(over_phrases, good, 1),
     }
+
+
+def first(rank: Tensor, right: Tensor, worth: Tensor, iou: np.ndarray, frame: np.ndarray) -> Tensor:
+    """For each phrase and frame it is true in, a softmax over the frame's boxes of the shipped score.
+
+    Loose boxes on the right thing count as wrong here: ranking the tight one first is what a user sees.
+    """
+    good = right * torch.from_numpy(np.maximum(iou - LOOSE, 0))[:, None]
+    unsaid = (right == 0) & (worth == 0) & torch.from_numpy(iou >= IS_OBJECT)[:, None]
+    rank, terms = rank.masked_fill(unsaid, -30.0), []
+    for one in np.unique(frame):
+        rows = torch.from_numpy(frame == one)
+        wanted = good[rows]
+        asked = wanted.sum(0) > 0
+        share = wanted[:, asked] / wanted[:, asked].sum(0)
+        terms.append(-(share * rank[rows][:, asked].log_softmax(0)).sum(0))
+    found = torch.cat(terms)
+    return found.mean() if len(found) else rank.sum() * 0
 
 
 def _mean_over_positives(value: Tensor, positive: Tensor, axis: int) -> Tensor:
