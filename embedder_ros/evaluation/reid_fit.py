@@ -29,7 +29,7 @@ from embedder_ros.evaluation.reid_score import spells
 from embedder_ros.memory.policy import Settings
 from embedder_ros.memory.views import Gallery, observation_weights, similarities, view_of
 from embedder_ros.models.registry import load_model
-from embedder_ros.training.evaluate import logistic, store
+from embedder_ros.training.calibrate import logistic, store
 from embedder_ros.types import NANOSECONDS, Calibration, FloatArray, ModelInfo
 
 LOOK = 1.0  # seconds of a spell from which a thing has to be recognised

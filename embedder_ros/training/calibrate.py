@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 5: fit how nano's cosines are read, and the thresholds of its answers, on validation frames.
+
+    python -m embedder_ros.training.calibrate --model WEIGHTS SPLIT [SPLIT ...] [--photos DIR --classes FILE]
+
+Splits are those of `embedder-ros evaluate splits`, which reports what comes of it; boxes are the model's own. Writes
+scale, bias, `found`, `margin` and those of frames and identity into nano.json; `evaluation.reid_fit` refines the last
+on sequences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import brentq
+from tqdm import tqdm
+
+from embedder_ros.evaluation.grounding import Question, Result, answer
+from embedder_ros.evaluation.sightings import Return, View, returns
+from embedder_ros.evaluation.splits import SPLITS, Item, open_split
+from embedder_ros.models.registry import load_model
+from embedder_ros.pipeline import Pipeline
+from embedder_ros.types import Calibration, FloatArray, box_iou
+
+WRONG = 1.5  # right answers that one wrong FOUND costs; raising it makes the robot ask more often
+FALSE_FOUND = 0.05  # share of absent things that may be FOUND when the thresholds are fitted
+SOFTER = (1.0, 0.7, 0.5, 0.35, 0.25)  # of the logistic scale, tried
+FOUND, MARGIN = np.linspace(0.02, 0.6, 59), np.linspace(0.0, 0.2, 21)  # thresholds that are tried
+RIGHT, WRONG_BOX = 0.6, 0.2  # IoU from which a box shows the thing, and below which it does not
+
+Pair = tuple[np.ndarray, np.ndarray]  # cosines and whether they are of what is meant
+
+
+def main() -> None:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(
+        description=f'{__doc__}\nSplits:\n{SPLITS}', formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('split', metavar='SPLIT', nargs='+')
+    parser.add_argument('--model', type=Path, required=True)
+    parser.add_argument('--photos', type=Path)
+    parser.add_argument('--classes', type=Path)
+    parser.add_argument('--frames', type=int, default=150, help='most frames of each split')
+    args = parser.parse_args()
+    model = load_model(str(args.model), threads=2)
+    pipeline = Pipeline(model.embedder, model.proposer)
+    groups, views = [], []
+    for spec in args.split:
+        split = open_split(spec, photo_folder=args.photos, classes=args.classes, frames=args.frames)
+        asked: list[Question] = []
+        for item in tqdm(split.items(), desc=split.name, total=split.frames):
+            asked += questions(pipeline, item)
+            views += [view(pipeline, item)] if item.sample.group else []
+        groups.append(asked)
+    calibration = fit(groups, returns(views)[0], model.embedder.info.calibration)
+    store(args.model, calibration)
+    print(calibration)
+
+
+def questions(pipeline: Pipeline, item: Item) -> Iterator[Question]:
+    """What one frame is asked, with what the model sees there."""
+    seen = pipeline.observe([item.frame])[0]
+    boxes = np.array([t.box for t in item.sample.things], np.float32).reshape(-1, 4)
+    queries = pipeline.embedder.embed_text([a.text for a in item.asked])
+    for asked, query in zip(item.asked, queries, strict=True):
+        yield Question(seen, query, boxes[list(asked.meant)], asked.kind, item.unit)
+
+
+def view(pipeline: Pipeline, item: Item) -> View:
+    """The whole things of one frame, in their labelled boxes."""
+    whole = [t for t in item.sample.things if t.instance and not t.part]
+    boxes = np.array([t.box for t in whole], np.float32).reshape(-1, 4)
+    looks = pipeline.embedder.info.identity(pipeline.embed_boxes(item.frame, boxes).embeddings)
+    return View(item.unit, item.sample.group, item.frame.stamp, tuple(t.instance for t in whole), looks)
+
+
+def fit(groups: Sequence[Sequence[Question]], again: Sequence[Return], start: Calibration) -> Calibration:
+    """Scales and biases by logistic regression, then `found` and `margin` on the answers.
+
+    Args:
+        groups: the questions of each split; each split counts the same for the weight between name and fit.
+        again: things seen again; none leaves identity as it is.
+        start: what is not fitted here.
+    """
+    every = [q for group in groups for q in group]
+    image_scale, image_bias = logistic(*image_pairs(every))
+    fitted = replace(start, found=0.0, margin=0.0, image_scale=image_scale, image_bias=image_bias)
+    fitted = softened(groups, fitted)
+    if again:
+        same, others = np.array([r.same for r in again]), np.concatenate([r.others for r in again])
+        cosine = np.concatenate([same, others])
+        identity = logistic(cosine, np.arange(len(cosine)) < len(same))
+        fitted = replace(fitted, identity_scale=identity[0], identity_bias=identity[1])
+    found, margin = thresholds([answer(q, fitted) for q in every])
+    return replace(fitted, found=found, margin=margin)
+
+
+def softened(groups: Sequence[Sequence[Question]], start: Calibration) -> Calibration:
+    """The logistic scale, or as much less as ranks most right things first.
+
+    In score = sigmoid(scale * cosine + bias) * iou a smaller scale gives the fit of the box more weight.
+    """
+    cosine, right = object_pairs([q for group in groups for q in group])
+    scales = logistic(cosine, right)[0] * np.array(SOFTER)
+    tried = [replace(start, scale=float(s), bias=level(cosine, right, s)) for s in scales]
+    return max(tried, key=lambda c: np.mean([_first(group, c) for group in groups]))
+
+
+def _first(questions: Sequence[Question], calibration: Calibration) -> float:
+    right = [answer(q, calibration).right for q in questions if len(q.boxes)]
+    return float(np.mean(right)) if right else 0.0
+
+
+def object_pairs(questions: Sequence[Question]) -> Pair:
+    """Boxes with queries, and whether the phrase is true of the box; boxes in between are left out."""
+    cosine, right = [], []
+    for q in questions:
+        if not len(q.observation):
+            continue
+        overlap = box_iou(q.observation.boxes, q.boxes).max(axis=1, initial=0.0)
+        clear = (overlap > RIGHT) | (overlap < WRONG_BOX)
+        cosine.append((q.observation.embeddings @ q.query)[clear])
+        right.append(overlap[clear] > RIGHT)
+    return np.concatenate(cosine), np.concatenate(right)
+
+
+def image_pairs(questions: Sequence[Question]) -> Pair:
+    """Coarse frame embeddings with queries, and whether the frame shows the thing."""
+    cosine = np.array([q.observation.frame_embeddings[0] @ q.query for q in questions])
+    return cosine, np.array([len(q.boxes) > 0 for q in questions])
+
+
+def logistic(cosine: FloatArray, right: np.ndarray, steps: int = 60) -> tuple[float, float]:
+    """Scale and bias that make sigmoid(scale * cosine + bias) the chance of being right (Newton's method)."""
+    inputs = np.column_stack([cosine, np.ones_like(cosine)]).astype(np.float64)
+    weights = np.array([10.0, -4.0])
+    for _ in range(steps):
+        chance = 1 / (1 + np.exp(-inputs @ weights))
+        curve = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + 1e-3 * np.eye(2)
+        step = np.linalg.solve(curve, inputs.T @ (right - chance) - 1e-3 * weights)
+        weights += np.clip(step, -2.0, 2.0)
+    return float(weights[0]), float(weights[1])
+
+
+def level(cosine: FloatArray, right: np.ndarray, scale: float) -> float:
+    """The bias with which sigmoid(scale * cosine + bias) is right on average."""
+    return float(brentq(lambda bias: np.mean(1 / (1 + np.exp(-scale * cosine - bias)) - right), -60.0, 60.0))
+
+
+def thresholds(results: Sequence[Result]) -> tuple[float, float]:
+    """`found` and `margin` with the most right answers, a wrong FOUND costing WRONG of them, absent things refused."""
+    score, lead = np.array([r.score for r in results]), np.array([r.margin for r in results])
+    present, right = np.array([r.present for r in results]), np.array([r.right for r in results])
+    best = (-np.inf, 1.0, 1.0)
+    for margin in MARGIN:
+        for found in FOUND:
+            given = (score >= found) & (lead >= margin)
+            if not present.all() and given[~present].mean() > FALSE_FOUND:
+                continue
+            worth = np.sum(given & present & right) - WRONG * np.sum(given & present & ~right)
+            best = max(best, (float(worth), float(found), float(margin)))
+    return best[1], best[2]
+
+
+def store(folder: Path, calibration: Calibration) -> None:
+    """Write the calibration into nano.json; the weights and so the model id stay as they are."""
+    path = folder / 'nano.json'
+    described = json.loads(path.read_text())
+    described['calibration'] = {name: round(value, 5) for name, value in asdict(calibration).items()}
+    path.write_text(json.dumps(described, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
