@@ -100,13 +100,14 @@ def _between(value: float, values: ArrayLike, count: int, units: int) -> Estimat
 
 def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
     """Chance that a positive scores above a negative, ties half; NaN without both."""
-    from scipy.stats import mannwhitneyu
+    from scipy.stats import rankdata
 
-    values, is_positive = np.asarray(scores, np.float64), np.asarray(positive, bool)
-    yes, no = values[is_positive], values[~is_positive]
-    if not len(yes) or not len(no):
+    is_positive = np.asarray(positive, bool)
+    yes, no = int(is_positive.sum()), int((~is_positive).sum())
+    if not yes or not no:
         return math.nan
-    return float(mannwhitneyu(yes, no, method='asymptotic').statistic / (len(yes) * len(no)))
+    above = rankdata(scores)[is_positive].sum() - yes * (yes + 1) / 2  # Mann and Whitney's U
+    return float(above / (yes * no))
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:

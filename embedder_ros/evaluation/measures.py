@@ -203,7 +203,11 @@ def _by_word(rows: Rows, calibration: Calibration) -> dict[str, Any]:
 
 
 def grounding(results: Sequence[Result], calibration: Calibration) -> dict[str, Estimate]:
-    """How questions about what is there end; see grounding.Report."""
+    """How questions about what is there end, as shares of them, and how well the first candidate's box fits.
+
+    boxed: some own box covers the thing. first: it is ranked first, thresholds aside. found: answered FOUND and right.
+    wrong: answered FOUND on something else. ambiguous: answered AMBIGUOUS. The rest is NOT_FOUND.
+    """
     units = [r.unit for r in results]
     return {
         'boxed': share([r.boxed for r in results], units),
@@ -211,6 +215,7 @@ def grounding(results: Sequence[Result], calibration: Calibration) -> dict[str, 
         'found': share([r.found(calibration) and r.right for r in results], units),
         'wrong': share([r.found(calibration) and not r.right for r in results], units),
         'ambiguous': share([r.ambiguous(calibration) for r in results], units),
+        'iou of first': mean([r.iou for r in results], units),
     }
 
 
@@ -249,7 +254,10 @@ def iou_head(ious: Sequence[tuple[str, str, FloatArray, FloatArray]], name: str)
 
 
 def curve(fits: Sequence[Fit]) -> dict[str, Estimate]:
-    """Mean true IoU of the picked box for each power, what picking could reach, and what iou gains at power 1."""
+    """Mean true IoU of the picked box for each power, what picking could reach, and what iou gains at power 1.
+
+    Boxes are as proposed; an answer's box is voted on besides ('iou of first').
+    """
     units = [f.unit for f in fits]
     picked = np.array([f.picked for f in fits])
     out = {f'a = {power:g}': mean(picked[:, i], units) for i, power in enumerate(POWERS)}

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from embedder_ros.evaluation.estimates import share
-from embedder_ros.evaluation.grounding import RIGHT_IOU, covered, first_row
+from embedder_ros.evaluation.grounding import RIGHT_IOU, first_row, overlap
 from embedder_ros.evaluation.images import load, read_json, take, xyxy
 from embedder_ros.evaluation.looks import look, strays
 from embedder_ros.grounding.ground import ground
@@ -147,7 +147,7 @@ def asked(photo: Photo) -> Iterator[tuple[str, list[int]]]:
 def _own(result: Result, query: FloatArray, own: Observation, boxes: FloatArray, calibration: Calibration) -> None:
     answer = ground(query, [own], calibration)
     covers = box_iou(own.boxes, boxes).max(axis=1, initial=0.0) >= RIGHT_IOU
-    right = bool(answer.candidates) and covered(answer.candidates[0].box, boxes)
+    right = bool(answer.candidates) and overlap(answer.candidates[0].box, boxes) >= RIGHT_IOU
     found = answer.outcome is Outcome.FOUND
     result.boxed.add(bool(covers.any()), own.camera)
     result.first.add(right, own.camera)
