@@ -236,9 +236,9 @@ def test_a_split_reads_whole_scenes_evenly(tmp_path: Path) -> None:
 def test_kitchen_splits_share_no_video(tmp_path: Path) -> None:
     content = []
     for number, video in enumerate(('carlos_tea', 'rahul_tea', 'carlos_soup', 'ana_tea')):
-        cv2.imwrite(str(tmp_path / f'{number}.png'), np.full((48, 64, 3), number, np.uint8))
+        cv2.imwrite(str(tmp_path / f'{video}_{number}.png'), np.full((48, 64, 3), number, np.uint8))
         objects = [{'name': 'cup', 'box': [1, 1, 9, 9]}]
-        content.append({'image': f'{number}.png', 'video': video, 'objects': objects})
+        content.append({'image': f'{video}_{number}.png', 'video': video, 'objects': objects})
     (tmp_path / 'annotations.json').write_text(json.dumps(content))
     shown = {
         name: [
@@ -248,6 +248,8 @@ def test_kitchen_splits_share_no_video(tmp_path: Path) -> None:
         for name in ('kitchen-held', 'kitchen-trained')
     }
     assert shown == {'kitchen-held': [0, 2], 'kitchen-trained': [1, 3]}
+    part = open_split(f'kitchen-held:{tmp_path}:carlos_s', photo_folder=None, classes=None)
+    assert part.name == 'kitchen-held:carlos_s' and [i.sample.things[0].names for i in part.items()] == [('cup',)]
     photos = open_split(f'photos:{tmp_path}/annotations.json', photo_folder=None, classes=None, frames=3)
     assert photos.name == 'photos:annotations.json' and photos.frames == 3
     first = next(photos.items())

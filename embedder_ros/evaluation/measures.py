@@ -27,6 +27,7 @@ POWERS = (0.0, 0.5, 1.0, 2.0)  # of iou in semantic * iou ** power
 RIVAL_IOU = 0.3  # overlap from which a box is a candidate of a thing, good or bad
 TOUCHES = 0.1  # overlap from which the true IoU of a box is known where not everything is labelled
 RECALL_AT = (30, 64, PROPOSED)
+ENOUGH = 10  # questions about one part that are worth a row
 HANDLES = ('handle', 'knob')
 Row = TypeVar('Row')
 
@@ -199,7 +200,7 @@ def _by_word(rows: Rows, calibration: Calibration) -> dict[str, Any]:
     """Questions about parts by kind and part: 'colour part: handle' holds "the red handle"."""
     asked = [(f'{r.kind}: {word}', r) for r, word in zip(rows.results, rows.words, strict=True) if word]
     groups = _grouped(asked, lambda pair: pair[0])
-    return {name: grounding([r for _, r in kept], calibration) for name, kept in groups.items()}
+    return {name: grounding([r for _, r in kept], calibration) for name, kept in groups.items() if len(kept) >= ENOUGH}
 
 
 def grounding(results: Sequence[Result], calibration: Calibration) -> dict[str, Estimate]:

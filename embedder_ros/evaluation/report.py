@@ -49,7 +49,7 @@ def measure(pipeline: Pipeline, splits: Sequence[Split], *, threads: int = 0, qu
     return {
         'model_id': pipeline.embedder.info.model_id,
         'max_objects': pipeline.max_objects,
-        'interval': '95 %, by',
+        'interval': '95 %',
         'splits': out,
         'cost': cost | {'peak_memory_mib': round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)},
     }

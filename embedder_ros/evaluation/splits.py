@@ -20,8 +20,8 @@ from embedder_ros.training.photos import Sample, Thing
 from embedder_ros.types import NANOSECONDS, Frame, UserError
 
 SPLITS = """\
-kitchen-held:DIR         kitchen photos of the person never trained on
-kitchen-trained:DIR      those of the persons trained on
+kitchen-held:DIR[:VIDEO] kitchen photos of the person never trained on; VIDEO, the beginning of its name, for a part
+kitchen-trained:DIR[:VIDEO]
 mosaic-held:COUNT:SEED   mosaics of photos never trained on; needs --photos and --classes
 mosaic-trained:COUNT:SEED
 render-held:DIR          rendered scenes with held-out shapes (training.scenes.dataset --held-out)
@@ -96,21 +96,28 @@ def open_split(spec: str, *, photo_folder: Path | None, classes: Path | None, fr
     samples = _reader(kind, rest, photo_folder, classes)
     try:
         seen = [(s.key, s.group) for s in samples()]
+    except UserError:
+        raise
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f'{spec} cannot be read ({type(error).__name__}: {error}); see --help for its layout'
         ) from error
     if not seen:
         raise UserError(f'{spec} holds no frames')
+    place, _, part = rest.partition(':')
     unit = {'render-held': 'scene', 'render-trained': 'scene', 'bag': 'second'}.get(kind, 'frame')
-    name = f'{kind}:{Path(rest.partition(":")[0]).name}' if kind in ('bag', 'photos') else kind
+    label = {'bag': Path(place).name, 'photos': Path(place).name}.get(kind, part if kind.startswith('kitchen') else '')
+    name = f'{kind}:{label}' if label else kind
     return Split(name, unit, samples, frozenset(_spread(seen, frames)), given=kind == 'photos')
 
 
 def _reader(kind: str, rest: str, photo_folder: Path | None, classes: Path | None) -> Callable[[], Iterator[Sample]]:
     place, _, other = rest.partition(':')
     if kind in ('kitchen-held', 'kitchen-trained'):
-        return lambda: photos.kitchen(Path(rest), held_back=kind == 'kitchen-held')
+        start = f'kitchen_{other}'  # keys hold the image's name, and it begins with its video's
+        return lambda: (
+            s for s in photos.kitchen(Path(place), held_back=kind == 'kitchen-held') if s.key.startswith(start)
+        )
     if kind in ('render-held', 'render-trained'):
         return lambda: photos.rendered(Path(rest))
     if kind == 'bag':
