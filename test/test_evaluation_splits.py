@@ -10,8 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from blobs import BlobEmbedder, BlobProposer
 
 from embedder_ros import cli
+from embedder_ros.commands import options as build
 from embedder_ros.evaluation import measures, sightings
 from embedder_ros.evaluation.estimates import NOTHING, auroc, bootstrap, mean, rank_correlation, share
 from embedder_ros.evaluation.grounding import Result
@@ -20,6 +22,7 @@ from embedder_ros.evaluation.questions import UNSURE, as_given, questions
 from embedder_ros.evaluation.report import speed
 from embedder_ros.evaluation.sightings import POOL, Return, View
 from embedder_ros.evaluation.splits import Digest, open_split
+from embedder_ros.pipeline import Pipeline
 from embedder_ros.training.photos import Sample, Thing
 from embedder_ros.types import Calibration, UserError
 
@@ -280,6 +283,37 @@ def test_a_wrong_split_is_named(spec: str, match: str) -> None:
 def test_stages_are_told_apart() -> None:
     told = speed([{'encode': 0.1, 'embed': 0.02}, {'encode': 0.3, 'embed': 0.04}])
     assert told['ms']['encode']['p50'] == 200 and told['ms']['frame']['p50'] == pytest.approx(230)
+
+
+def test_the_report_on_drawn_blobs_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six photos with a red and a green block, and one with nothing, where nothing is asked."""
+    monkeypatch.setattr(build, 'pipeline', lambda options: Pipeline(BlobEmbedder(), BlobProposer()))
+    content = []
+    for number in range(7):
+        image = np.zeros((240, 320, 3), np.uint8)
+        red, green = [20 + 9 * number, 60, 90 + 9 * number, 150], [210, 40, 280, 110]
+        objects = [{'name': 'the red one', 'box': red}, {'name': 'the green one', 'box': green}] if number < 6 else []
+        for entry, colour in zip(objects, ((0, 0, 255), (0, 255, 0)), strict=False):
+            x0, y0, x1, y1 = entry['box']
+            image[y0:y1, x0:x1] = colour
+        cv2.imwrite(str(tmp_path / f'{number}.png'), image)
+        content.append({'image': f'{number}.png', 'objects': objects})
+    (tmp_path / 'set.json').write_text(json.dumps(content))
+    assert cli.main(['evaluate', 'splits', f'photos:{tmp_path}/set.json', '--json']) == 0
+    split = json.loads(capsys.readouterr().out)['splits']['photos:set.json']
+    asked = split['grounding']['all']
+    assert [asked[n]['value'] for n in ('boxed', 'first', 'found', 'wrong', 'ambiguous')] == [1, 1, 1, 0, 0]
+    assert asked['first']['count'] == 12 and asked['iou of first']['value'] == pytest.approx(1)
+    assert [split['given boxes']['all'][n]['value'] for n in ('annotated only', 'chance')] == [1, 0.5]
+    absent = split['not there']['absent']
+    assert absent['auroc']['value'] == 1 and absent['false found']['value'] == 0 and absent['auroc']['count'] == 24
+    assert split['proposal recall']['things']['30']['value'] == 1 and split['frames'] == 7
+    assert split['iou head']['own boxes']['value'] is None  # the blobs' iou is constant
+    assert 're-identification' not in split
+    assert cli.main(['evaluate', 'splits', f'photos:{tmp_path}/set.json']) == 0
+    assert '== photos:set.json: 7 frames' in capsys.readouterr().out
 
 
 def test_the_report_on_the_sample_bag(capsys: pytest.CaptureFixture[str]) -> None:

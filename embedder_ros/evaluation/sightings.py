@@ -7,6 +7,7 @@ many of other individuals. Not measured: what the memory adds (`evaluate reid` d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,13 +83,19 @@ def returns(views: Sequence[View], *, gap: float = 0.0) -> tuple[list[Return], l
 def in_pool(
     kept: Sequence[Return], found: Sequence[tuple[FloatArray, View, int]], pool: Sequence[View]
 ) -> list[Return]:
-    """The same returns among POOL - 1 sightings of other individuals, drawn from all views."""
-    looks = np.concatenate([v.looks for v in pool])
-    names = np.array([name for v in pool for name in v.names])
-    random = np.random.default_rng(0)
+    """The same returns among POOL - 1 sightings of other individuals, of as many individuals as there are."""
+    every = [(name, look) for v in pool for name, look in zip(v.names, v.looks, strict=True)]
+    shuffled = [every[i] for i in np.random.default_rng(0).permutation(len(every))]
+    seen: Counter[str] = Counter()
+    turns = []  # of each sighting: how many of its individual come before it
+    for name, _ in shuffled:
+        turns.append(seen[name])
+        seen[name] += 1
+    order = np.argsort(turns, kind='stable')
+    names, looks = np.array([shuffled[i][0] for i in order]), np.stack([shuffled[i][1] for i in order])
     out = []
     for one, (query, view, row) in zip(kept, found, strict=True):
-        others = random.permutation(np.flatnonzero(names != view.names[row]))[: POOL - 1]
+        others = np.flatnonzero(names != view.names[row])[: POOL - 1]
         out.append(Return(one.unit, one.same, looks[others] @ query))
     return out
 
@@ -123,7 +130,7 @@ def _claim(cosines: FloatArray, calibration: Calibration, margin: float) -> bool
 def summary(views: Sequence[View], pool: Sequence[View], calibration: Calibration) -> dict[str, Any]:
     """Rank 1 in the next view and in the pool, and refusal over MARGINS and the memory's own margin."""
     out: dict[str, Any] = {}
-    margins = sorted({*MARGINS, round(margin_of(Settings(), calibration), 3)})
+    leads = {f'lead {m:g}': m for m in MARGINS} | {"the memory's lead": margin_of(Settings(), calibration)}
     for gap in GAPS:
         kept, found = returns(views, gap=gap)
         if not kept:
@@ -133,8 +140,9 @@ def summary(views: Sequence[View], pool: Sequence[View], calibration: Calibratio
         out['next view' if not gap else f'{gap:g} s later'] = {
             'rank 1 in frame': share([r.first for r in rivals], [r.unit for r in rivals]),
             'rank 1 in pool': share([r.first for r in among], [r.unit for r in among]),
-            'pool': 1 + min((len(r.others) for r in among), default=0),
-            'in frame': {f'lead {m:g}': refusal(kept, calibration, m) for m in margins},
-            'in pool': {f'lead {m:g}': refusal(among, calibration, m) for m in margins},
+            'pool': 1 + min(len(r.others) for r in among),
+            'individuals': len({name for v in pool for name in v.names}),
+            'in frame': {name: refusal(kept, calibration, m) for name, m in leads.items()},
+            'in pool': {name: refusal(among, calibration, m) for name, m in leads.items()},
         }
     return out
