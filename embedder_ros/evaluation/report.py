@@ -30,29 +30,35 @@ def measure(pipeline: Pipeline, splits: Sequence[Split], *, threads: int = 0, qu
         threads: what the model was loaded with, to be said; 0 for the runtime's choice.
         quiet: no progress bar.
     """
-    calibration = pipeline.embedder.info.calibration
-    rows = {split.name: measures.Rows() for split in splits}
-    out: dict[str, Any] = {}
+    rows, about = {}, {}
     for split in splits:
-        digest = Digest()
-        for item in tqdm(split.items(), split.name, split.frames, leave=False, unit=' frames', disable=quiet):
-            measures.observe(pipeline, item, rows[split.name])
-            digest.add(item)
-        about = {'frames': split.frames, 'unit': split.unit, 'input_sha256': str(digest)}
-        out[split.name] = about | measures.summary(rows[split.name], calibration)
-    pool = [view for split in splits for view in rows[split.name].views]
-    for split in splits:
-        if found := sightings.summary(rows[split.name].views, pool, calibration):
-            out[split.name]['re-identification'] = found
-    seconds = [s for split in splits for s in rows[split.name].seconds]
+        rows[split.name], sha256 = _observed(pipeline, split, quiet)
+        about[split.name] = {'frames': split.frames, 'unit': split.unit, 'input_sha256': sha256}
+    seconds = [s for kept in rows.values() for s in kept.seconds]
     cost = speed(seconds[min(WARM, len(seconds) - 1) :]) | texts(pipeline) | {'threads': threads or 'of the runtime'}
     return {
         'model_id': pipeline.embedder.info.model_id,
         'max_objects': pipeline.max_objects,
         'interval': '95 %',
-        'splits': out,
         'cost': cost | {'peak_memory_mib': round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)},
+        'splits': {name: about[name] | _summary(kept, rows, pipeline) for name, kept in rows.items()},
     }
+
+
+def _observed(pipeline: Pipeline, split: Split, quiet: bool) -> tuple[measures.Rows, str]:
+    rows, digest = measures.Rows(), Digest()
+    for item in tqdm(split.items(), split.name, split.frames, leave=False, unit=' frames', disable=quiet):
+        measures.observe(pipeline, item, rows)
+        digest.add(item)
+    return rows, str(digest)
+
+
+def _summary(rows: measures.Rows, every: Mapping[str, measures.Rows], pipeline: Pipeline) -> dict[str, Any]:
+    calibration = pipeline.embedder.info.calibration
+    out = measures.summary(rows, calibration)
+    pool = [view for kept in every.values() for view in kept.views]
+    again = sightings.summary(rows.views, pool, calibration)
+    return out | ({'re-identification': again} if again else {})
 
 
 def speed(seconds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
