@@ -20,6 +20,7 @@ from embedder_ros.evaluation.images import interval
 
 RESAMPLES = 500
 FEW = 5  # units below which drawing them anew says nothing: shares get Wilson's interval, other numbers none
+FINE = 0.02  # width of an interval below which three digits are told
 INSIDE = (2.5, 97.5)  # percentiles that bound 95 %
 
 
@@ -42,13 +43,15 @@ class Estimate:
     def __str__(self) -> str:
         if not math.isfinite(self.low):
             return _short(self.value) if math.isfinite(self.value) else '-'
-        return f'{_short(self.value)} ({_short(self.low)} to {_short(self.high)})'
+        digits = 2 if self.high - self.low >= FINE else 3
+        value, low, high = (_short(v, digits) for v in (self.value, self.low, self.high))
+        return f'{value} ({low} to {high})'
 
 
-def _short(value: float) -> str:
+def _short(value: float, digits: int = 2) -> str:
     """'.25', '-.01', '1.00'."""
-    text = f'{value:.2f}'
-    return text.replace('0.', '.', 1) if abs(value) < 0.995 else text
+    text = f'{value:.{digits}f}'
+    return text.replace('0.', '.', 1) if abs(float(text)) < 1 else text
 
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)

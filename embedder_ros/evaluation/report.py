@@ -110,16 +110,16 @@ def _table(found: Mapping[str, Any], indent: str = '  ') -> Iterator[str]:
     head: list[str] = []
     for name, row in found.items():
         if not isinstance(row, Mapping):
-            yield f'{indent}{name:26} {row}'
+            yield f'{indent}{name:36} {row}'
         elif not all(isinstance(v, Estimate) for v in row.values()):
             yield f'{indent}{name}'
             yield from _table(row, indent + '  ')
         else:
             if list(row) != head:
                 head = list(row)
-                yield f'{indent}{"":26} {"n":>5}  ' + '  '.join(f'{h:18}' for h in head)
+                yield f'{indent}{"":36} {"n":>5}  ' + '  '.join(f'{h:20}' for h in head)
             count = list(row.values())[-1].count if row else 0
-            yield f'{indent}{name:26} {count:5}  ' + '  '.join(f'{v!s:18}' for v in row.values())
+            yield f'{indent}{name:36} {count:5}  ' + '  '.join(f'{v!s:20}' for v in row.values())
 
 
 def _cost(cost: Mapping[str, Any]) -> Iterator[str]:
