@@ -143,6 +143,29 @@ def test_removed_rows_are_neither_found_nor_kept() -> None:
     assert index.search(rows[:2], 3) == [[], []]
 
 
+def test_searches_and_changes_between_the_steps_of_fitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, 'STEP', 300)
+    rows = rows_of('clusters', OWNERS * VIEWS)
+    owners = np.repeat(np.arange(OWNERS, dtype=np.int32), VIEWS)
+    views = np.tile(np.arange(VIEWS, dtype=np.int32), OWNERS)
+    index, begin, there = VectorIndex(DIM, 10), 700 * VIEWS, np.arange(OWNERS) < 700
+    index.add(owners[:begin], views[:begin], rows[:begin], fit=False)
+    assert index._basis is None
+    for number, _ in enumerate(index.fit()):
+        gone, new = [3 * number, 650 - number], 700 + number
+        index.remove(gone)
+        part = slice(VIEWS * new, VIEWS * (new + 1))
+        index.add(owners[part], views[part], rows[part], fit=False)
+        there[gone], there[new] = False, True
+        for query in queries_of(rows)[::3]:
+            hits = index.search(query[None], 10)[0]
+            np.testing.assert_allclose([c for _, c, _ in hits], best_of(rows, owners, query, there, 10), atol=2e-6)
+    assert number > 5 and index._headed == index.count
+    for query in queries_of(rows):
+        hits = index.search(query[None], 10)[0]
+        np.testing.assert_allclose([c for _, c, _ in hits], best_of(rows, owners, query, there, 10), atol=2e-6)
+
+
 def test_fewer_owners_than_wanted() -> None:
     index = VectorIndex(8)
     rows = unit_rows(np.random.default_rng(7).standard_normal((6, 8)))

@@ -11,7 +11,7 @@ whose heads are nearest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
@@ -29,12 +29,16 @@ LONG = 3 * HEAD  # vectors shorter than this have no head: the full pass is as g
 FIT_FROM = 8192  # rows from which a head pays; the basis is fitted again whenever there are four times as many
 FIT_SAMPLE = 8192
 FEW = 0.1  # share of rows below which picking them one by one is quicker than a pass over all of them
+MANY = 0.5  # share of rows above which a pass over all of them is quicker, for one query
 APPROXIMATE = 20_000  # most rows compared in full in approximate search. Raising it finds more and takes longer.
 BLOCK = 2**19  # cosines made at once; they fit the processor's cache
+PICKED = 256  # rows picked at once, for the same reason
+STEP = 2**13  # rows whose heads are made at once while others wait
 RESERVE = 2**30  # most bytes reserved before they are needed
 SAMPLE, SHARE = 1024, 64  # fewest rows, and share of all, that tell what the k best of many queries must reach
 SEVERAL = 2**13  # cosines up to which one thread without BLAS is quick enough
 PARALLEL = 2**21  # numbers from which two threads are quicker than one
+LOWEST = float(np.finfo(np.float32).min)
 ROUNDING = 1e-5  # of float32 sums
 
 
@@ -56,23 +60,43 @@ class VectorIndex:
         self._most = 1  # views of the owner that has most
         self._basis: FloatArray | None = None
         self._fitted = 0
+        self._headed = 0  # rows whose heads are made; heads are used when that is all of them
         self._head = np.empty((0, HEAD), np.float32)
         self._tail = np.empty(0, np.float32)
 
-    def add(self, owners: NDArray[np.int32], views: NDArray[np.int32], rows: FloatArray, *, more: bool = False) -> None:
+    def add(self, owners: NDArray[np.int32], views: NDArray[np.int32], rows: FloatArray, *, fit: bool = True) -> None:
         """Append rows (n, D) with their owners (n,) and their places among the owner's views (n,).
 
-        With `more` rows to come at once, the basis waits for them.
+        Without `fit` no basis is fitted, since the caller will.
         """
         start, stop = self.count, self.count + len(rows)
         self.reserve(stop)
         self._rows[start:stop], self._owner[start:stop], self._view[start:stop] = rows, owners, views
         self.count = stop
         self._most = max(self._most, int(views.max(initial=0)) + 1)
-        if self._basis is not None:
+        if self._basis is not None and self._headed == start:
             self._project(start, stop)
-        if not more and self.dim >= LONG and stop >= max(FIT_FROM, 4 * self._fitted):
-            self._fit()
+        if fit:
+            for _ in self.fit():
+                pass
+
+    def fit(self) -> Iterator[None]:
+        """Fit the basis if it is time to; in steps, between which everything may be searched and changed."""
+        if self.dim < LONG or self.count < max(FIT_FROM, 4 * self._fitted):
+            return
+        self._fitted, self._basis = self.count, None
+        rng = np.random.default_rng(0)
+        sample = self._rows[np.sort(rng.choice(self.count, min(FIT_SAMPLE, self.count), replace=False))]
+        basis = rng.standard_normal((self.dim, HEAD), dtype=np.float32)
+        for _ in range(3):  # subspace iteration: the HEAD directions that the rows vary most in
+            yield
+            basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
+        mine = self._basis = np.ascontiguousarray(basis.T)
+        self._head, self._tail = np.empty((len(self._rows), HEAD), np.float32), np.empty(len(self._rows), np.float32)
+        self._headed = 0
+        while self._basis is mine and self._headed < self.count:
+            yield
+            self._project(self._headed, min(self._headed + STEP, self.count))
 
     def remove(self, owners: Sequence[int]) -> None:
         """Remove all rows of these owners and overwrite them."""
@@ -84,13 +108,15 @@ class VectorIndex:
         for array in self._columns():
             array[holes] = array[movers]
             array[stay:n] = 0
+        if len(gone):
+            self._headed = stay if self._headed == n else min(self._headed, int(gone[0]))
         self.count = stay
 
     def clear(self) -> None:
         """Remove everything."""
         for array in self._columns():
             array[: self.count] = 0
-        self.count, self._most, self._basis, self._fitted = 0, 1, None, 0
+        self.count, self._most, self._basis, self._fitted, self._headed = 0, 1, None, 0, 0
 
     def search(
         self, queries: FloatArray, k: int, allowed: NDArray[np.bool_] | None = None, *, exact: bool = True
@@ -108,9 +134,11 @@ class VectorIndex:
         if k < 1 or not self.count or (rows is not None and not len(rows)):
             return [[] for _ in queries]
         if rows is not None and len(rows) <= FEW * self.count:
+            if len(queries) == 1:
+                return [self._best(rows, _picked(self._rows, rows, queries[0]), k)]
             return [self._best(rows, scores, k) for scores in _products(queries, self._rows[rows])]
         mask = None if allowed is None else allowed[owner]
-        if self._basis is not None:
+        if self._basis is not None and self._headed == self.count:
             return [self._by_head(q, k, mask, exact) for q in queries]
         if len(queries) == 1:
             return [self._best(*self._pass(queries[0], mask), k)]
@@ -118,8 +146,7 @@ class VectorIndex:
 
     def _pass(self, query: FloatArray, mask: NDArray[np.bool_] | None) -> tuple[Rows, FloatArray]:
         """All rows that count and their scores."""
-        low, high = _used(query)
-        scores = _scores(self._rows[: self.count, low:high], query[low:high])
+        scores = _scores(self._rows[: self.count], query)
         rows = np.arange(self.count) if mask is None else np.flatnonzero(mask)
         return rows, scores if mask is None else scores[rows]
 
@@ -132,16 +159,20 @@ class VectorIndex:
         nearness = _scores(self._head[:n], head)
         if mask is not None:
             nearness[~mask] = -np.inf
+        tail, rows = self._tail[:n], None
+        if not exact and n > APPROXIMATE:
+            rows = _nearest(nearness, APPROXIMATE)
+            nearness, tail = nearness[rows], tail[rows]
         seeds = _largest(nearness, 4 * k * self._most)
         seeds = seeds[np.isfinite(nearness[seeds])]
-        enough = max(_kth(_scores(self._rows[seeds], query), k * self._most), -1.0) - ROUNDING
+        first = _scores(self._rows[seeds if rows is None else rows[seeds]], query)
+        enough = max(_kth(first, k * self._most), -1.0) - ROUNDING
         beyond = np.sqrt(max(0.0, float(query @ query - head @ head)))
-        near = np.flatnonzero(nearness + beyond * self._tail[:n] >= enough)
-        if not exact and len(near) > APPROXIMATE:
-            near = near[_largest(nearness[near], APPROXIMATE)]
-        elif len(near) > FEW * n:
+        reach = np.flatnonzero(nearness + beyond * tail >= enough)
+        if len(reach) > MANY * n:
             return self._best(*self._pass(query, mask), k)
-        return self._best(near, _scores(self._rows[near], query), k)
+        near = reach if rows is None else rows[reach]
+        return self._best(near, _picked(self._rows, near, query), k)
 
     def _by_block(
         self, queries: FloatArray, k: int, mask: NDArray[np.bool_] | None
@@ -174,23 +205,13 @@ class VectorIndex:
         first = np.sort(np.unique(owners, return_index=True)[1])[:k]
         return [(int(owners[i]), float(scores[top[i]]), int(self._view[rows[top[i]]])) for i in first]
 
-    def _fit(self) -> None:
-        """A basis (HEAD, D) of the directions that the rows vary most in, by subspace iteration on a sample."""
-        rng = np.random.default_rng(0)
-        sample = self._rows[np.sort(rng.choice(self.count, min(FIT_SAMPLE, self.count), replace=False))]
-        basis = rng.standard_normal((self.dim, HEAD), dtype=np.float32)
-        for _ in range(3):
-            basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
-        self._basis, self._fitted = np.ascontiguousarray(basis.T), self.count
-        self._head, self._tail = np.empty((len(self._rows), HEAD), np.float32), np.empty(len(self._rows), np.float32)
-        self._project(0, self.count)
-
     def _project(self, start: int, stop: int) -> None:
         assert self._basis is not None
         rows, head = self._rows[start:stop], self._head[start:stop]
         head[:] = _products(rows, self._basis)
         rest = np.einsum('ij,ij->i', rows, rows) - np.einsum('ij,ij->i', head, head)
         self._tail[start:stop] = np.sqrt(np.maximum(rest, 0))
+        self._headed = stop
 
     def reserve(self, size: int) -> None:
         """Make place for so many rows and some more."""
@@ -206,24 +227,38 @@ class VectorIndex:
         return [self._rows, self._owner, self._view, *heads]
 
 
-def _used(query: FloatArray) -> tuple[int, int]:
-    """First and one past the last number that is not 0: a text says nothing about some parts of an embedding."""
-    used = np.flatnonzero(query)
-    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-
-
 def _scores(rows: FloatArray, query: FloatArray) -> FloatArray:
     """(n,) cosines. Not by BLAS, whose threads wait for each other by spinning: 100 times slower on a busy robot."""
     if not hasattr(np, 'vecdot'):  # numpy 1
         return rows @ query
-    if rows.size < PARALLEL:
-        return np.vecdot(rows, query)
     out = np.empty(len(rows), np.float32)
-    half = len(rows) // 2
-    other = _helper().submit(np.vecdot, rows[half:], query, out=out[half:])
-    np.vecdot(rows[:half], query, out=out[:half])
-    other.result()
+    _in_halves(len(rows), query, lambda start, stop: np.vecdot(rows[start:stop], query, out=out[start:stop]))
     return out
+
+
+def _picked(rows: FloatArray, which: Rows, query: FloatArray) -> FloatArray:
+    """(n,) cosines of some rows, which are copied a few at a time: more would leave the processor's cache."""
+    out = np.empty(len(which), np.float32)
+
+    def fill(start: int, stop: int) -> None:
+        copies = np.empty((min(PICKED, stop - start), len(query)), np.float32)
+        for at in range(start, stop, PICKED):
+            part = which[at : min(at + PICKED, stop)]
+            few = np.take(rows, part, axis=0, out=copies[: len(part)], mode='clip')  # other modes copy twice
+            out[at : at + len(part)] = np.vecdot(few, query) if hasattr(np, 'vecdot') else few @ query
+
+    _in_halves(len(which), query, fill)
+    return out
+
+
+def _in_halves(count: int, query: FloatArray, work: Callable[[int, int], Any]) -> None:
+    """Do the work on rows from start to stop; long work in two threads."""
+    if count * len(query) < PARALLEL:
+        work(0, count)
+        return
+    other = _helper().submit(work, count // 2, count)
+    work(0, count // 2)
+    other.result()
 
 
 def _products(left: FloatArray, right: FloatArray) -> FloatArray:
@@ -242,6 +277,13 @@ def _helper() -> ThreadPoolExecutor:
 def _largest(scores: FloatArray, k: int) -> Rows:
     """Where the k largest are, in no order."""
     return np.arange(len(scores)) if k >= len(scores) else np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+
+
+def _nearest(scores: FloatArray, k: int) -> Rows:
+    """Where about the k largest finite ones are: those that reach what a part of all tells."""
+    step = max(1, k // SAMPLE)
+    least = max(_kth(scores[::step], k // step), LOWEST)
+    return np.flatnonzero(scores >= least)
 
 
 def _kth(scores: FloatArray, k: int) -> float:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -29,7 +31,8 @@ from embedder_ros.memory.sqlite_file import MemoryFile
 from embedder_ros.memory.store import EXACT, Filter, FrameHit, Hit, Other, Places, StoredFrame
 from embedder_ros.types import FloatArray, ModelInfo, Object, UserError
 
-CHUNK = 4096  # views read at once
+CHUNK = 512  # rows read at once, so few that they stay in the processor's cache
+PAUSE = 0.001  # seconds in which others get their turn between two steps of fitting
 MANY = 500  # ids in one statement
 
 _MARK = np.dtype('<i8')
@@ -72,6 +75,7 @@ class SqliteStore:
         except BaseException:
             self._file.close()
             raise
+        self._loaded, self._closing = threading.Event(), False
         self._loader = threading.Thread(target=self._load, name='memory', daemon=True)
         self._loader.start()
 
@@ -222,6 +226,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """Release the file; harmless when repeated."""
+        self._closing = True
         self._loader.join()
         with self._lock, self._scans:
             self._file.close()
@@ -260,16 +265,30 @@ class SqliteStore:
         except Exception as error:  # noqa: BLE001 - whatever is read is not what was written
             with self._lock:
                 self._failure = self._file.refused(error)
+        finally:
+            self._loaded.set()
+        for index in (self._index, self._identity):
+            self._fit(index)
+
+    def _fit(self, index: VectorIndex) -> None:
+        """What makes searches quicker, while they are answered already."""
+        steps = index.fit()
+        more = not self._closing
+        while more:
+            with self._lock:
+                more = next(steps, self) is not self and not self._closing
+            time.sleep(PAUSE)
 
     def _load_objects(self, db: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Fill the catalogue; (V,) slots and (V,) marks of the views, in the order of the objects' views."""
         query = 'SELECT object_id, id, last_seen, camera, words, marks FROM objects WHERE memory=? ORDER BY id'
-        slots, marks = [], []
-        for object_id, row, last_seen, camera, words, mark in db.execute(query, (self._memory,)):
-            slots.append(self._catalogue.put(object_id, row, last_seen, camera, words))
-            marks.append(mark)
+        marks: list[bytes] = []
+        for found in _batches(db.execute(query, (self._memory,)).fetchmany, CHUNK):
+            *columns, part = zip(*found, strict=True)
+            self._catalogue.load(*columns)
+            marks += part
         counts = [len(mark) // _MARK.itemsize for mark in marks]
-        return np.repeat(np.array(slots, np.int64), counts), np.frombuffer(b''.join(marks), _MARK)
+        return np.repeat(np.arange(len(marks)), counts), np.frombuffer(b''.join(marks), _MARK)
 
     def _load_views(self, db: Any, slots: NDArray[np.int64], marks: NDArray[np.int64]) -> None:
         """Fill the indexes. Raises ValueError when views and objects do not match."""
@@ -281,7 +300,7 @@ class SqliteStore:
             index.reserve(len(slots))
         query = 'SELECT object, mark, vector FROM views INDEXED BY views_object WHERE memory=? ORDER BY object, mark'
         start = 0
-        for found in _batches(db.execute(query, (self._memory,)).fetchmany, CHUNK):
+        for found in _ahead(_batches(db.execute(query, (self._memory,)).fetchmany, CHUNK)):
             part = slice(start, start + len(found))
             found_rows, found_marks, vectors = zip(*found, strict=True)
             packed = b''.join(vectors)
@@ -289,15 +308,14 @@ class SqliteStore:
             if not same or len(packed) != len(found) * 2 * self.dim:
                 raise ValueError('views and objects do not match')
             rows_read, start = codec.unpack_vectors(packed, self.dim), part.stop
-            more = start < len(slots)
-            self._add(slots[part].astype(np.int32), places[part].astype(np.int32), rows_read, more=more)
+            self._add(slots[part].astype(np.int32), places[part].astype(np.int32), rows_read, fit=False)
         if start != len(slots):
             raise ValueError(f'{len(slots) - start} views are missing')
 
     @contextmanager
     def _ready(self) -> Iterator[None]:
         """Our turn, with everything loaded."""
-        self._loader.join()
+        self._loaded.wait()
         with self._usable():
             yield
 
@@ -371,12 +389,10 @@ class SqliteStore:
             packed = b''.join(v.vector for _, views in changed for v in views)
             self._add(owners, places, codec.unpack_vectors(packed, self.dim))
 
-    def _add(
-        self, owners: NDArray[np.int32], places: NDArray[np.int32], rows: FloatArray, *, more: bool = False
-    ) -> None:
-        self._index.add(owners, places, rows, more=more)
+    def _add(self, owners: NDArray[np.int32], places: NDArray[np.int32], rows: FloatArray, *, fit: bool = True) -> None:
+        self._index.add(owners, places, rows, fit=fit)
         if self._identity is not self._index:
-            self._identity.add(owners, places, self._to_identity(rows), more=more)
+            self._identity.add(owners, places, self._to_identity(rows), fit=fit)
 
     def _remove(self, slots: Sequence[int]) -> None:
         for index in {id(i): i for i in (self._index, self._identity)}.values():
@@ -447,3 +463,12 @@ def _bounded(value: int) -> int:
 def _batches(fetch: Callable[[int], list[T]], size: int = 64) -> Iterator[list[T]]:
     while found := fetch(size):
         yield found
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each fetched in a thread while the one before is worked on."""
+    with ThreadPoolExecutor(1, 'memory reading') as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
