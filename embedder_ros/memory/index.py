@@ -75,7 +75,8 @@ class VectorIndex:
         self.count = stop
         self._most = max(self._most, int(views.max(initial=0)) + 1)
         if self._basis is not None and self._headed == start:
-            self._project(start, stop)
+            self._project(slice(start, stop))
+            self._headed = stop
         if fit:
             for _ in self.fit():
                 pass
@@ -96,7 +97,8 @@ class VectorIndex:
         self._headed = 0
         while self._basis is mine and self._headed < self.count:
             yield
-            self._project(self._headed, min(self._headed + STEP, self.count))
+            start, self._headed = self._headed, min(self._headed + STEP, self.count)
+            self._project(slice(start, self._headed))
 
     def remove(self, owners: Sequence[int]) -> None:
         """Remove all rows of these owners and overwrite them."""
@@ -108,9 +110,9 @@ class VectorIndex:
         for array in self._columns():
             array[holes] = array[movers]
             array[stay:n] = 0
-        if len(gone):
-            self._headed = stay if self._headed == n else min(self._headed, int(gone[0]))
-        self.count = stay
+        self.count, self._headed = stay, min(self._headed, stay)
+        if self._basis is not None:
+            self._project(holes[holes < self._headed])  # what moved there may have had no head yet
 
     def clear(self) -> None:
         """Remove everything."""
@@ -205,13 +207,13 @@ class VectorIndex:
         first = np.sort(np.unique(owners, return_index=True)[1])[:k]
         return [(int(owners[i]), float(scores[top[i]]), int(self._view[rows[top[i]]])) for i in first]
 
-    def _project(self, start: int, stop: int) -> None:
+    def _project(self, which: slice | Rows) -> None:
+        """Make the heads of these rows."""
         assert self._basis is not None
-        rows, head = self._rows[start:stop], self._head[start:stop]
-        head[:] = _products(rows, self._basis)
+        rows = self._rows[which]
+        head = self._head[which] = _products(rows, self._basis)
         rest = np.einsum('ij,ij->i', rows, rows) - np.einsum('ij,ij->i', head, head)
-        self._tail[start:stop] = np.sqrt(np.maximum(rest, 0))
-        self._headed = stop
+        self._tail[which] = np.sqrt(np.maximum(rest, 0))
 
     def reserve(self, size: int) -> None:
         """Make place for so many rows and some more."""
