@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe that makes nano's weights, on four drawn frames: extract, train two steps, export, load, and torch agrees.
 
-Needs the `train` extra; CI does not install torch, so these are skipped there.
+Needs torch and onnx.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -21,9 +22,9 @@ from embedder_ros.models.nano.colour import COLOURS, PALETTE  # noqa: E402
 from embedder_ros.models.nano.image import ImageEncoder  # noqa: E402
 from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
-from embedder_ros.training import export, extract, train, train_proposals  # noqa: E402
+from embedder_ros.training import export, extract, train, train_identity, train_proposals  # noqa: E402
 from embedder_ros.training.network import Proposals  # noqa: E402
-from embedder_ros.training.photos import Sample, Thing  # noqa: E402
+from embedder_ros.training.photos import Sample, Thing, altered  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
 from embedder_ros.types import Frame  # noqa: E402
 
@@ -72,6 +73,52 @@ def test_a_phrase_is_true_of_what_it_names(bank: Bank) -> None:
     assert worth.all()
     unlabelled = truth(asked, thing | {'colours': []}, bank)[1]
     assert unlabelled.tolist() == [1, 0, 0, 1, 0]
+
+
+def test_an_altered_photo_keeps_its_thing_in_its_box() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[100:200, 300:420] = 200
+    photo = Sample('photo', image, [Thing(np.array([300, 100, 420, 200], np.float32), ('mug',))], complete=False)
+    mirrored = set()
+    for number in range(12):
+        other = altered(photo, f'photo_{number}')
+        box = other.things[0].box
+        x0, y0, x1, y1 = box.round().astype(int)
+        assert other.image[y0:y1, x0:x1].min() > 0 and (other.image > 0).any(2).sum() == (x1 - x0) * (y1 - y0)
+        assert (box[2:] - box[:2]).tolist() == [120, 100] and other.things[0].names == ('mug',)
+        mirrored.add(other.image.shape)
+    assert len(mirrored) > 6, 'all cut the same'
+    assert photo.things[0].box.tolist() == [300, 100, 420, 200]
+
+
+def test_a_loose_box_ranked_first_costs_more_than_a_tight_one() -> None:
+    iou, frame = np.array([0.9, 0.5, 0.0], np.float32), np.zeros(3, int)
+    right, worth = torch.tensor([[1.0], [0.0], [0.0]]), torch.tensor([[1.0], [0.0], [0.4]])
+
+    def loss(*rank: float) -> float:
+        return float(train.first(torch.tensor(rank, dtype=torch.float32)[:, None], right, worth, iou, frame))
+
+    assert loss(0, -5, -5) < 0.05 < 1 < loss(-5, 0, -5) == pytest.approx(loss(-5, -5, 0))
+    assert float(train.first(torch.zeros(3, 1), torch.zeros(3, 1), worth, iou, frame)) == 0.0  # nothing is asked
+
+
+def test_individuals_are_told_apart_better_and_nothing_else_changes(trained: tuple) -> None:
+    head, _, examples = copy.deepcopy(trained)
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    views = train_identity.gather(head, examples)
+    first, second, twins = train_identity.pairs(views, np.random.default_rng(0))
+    assert len(first) == 4 and (views.frame[first] != views.frame[second]).all() and not twins.any()
+
+    def cost() -> float:
+        with torch.no_grad():
+            return float(train_identity.contrast(head.individual.eval(), views, first, second, twins))
+
+    untrained = cost()
+    train_identity.fit(head, views, 30)
+    assert cost() < untrained
+    assert {n for n, v in head.state_dict().items() if not torch.equal(v, before[n])} == {
+        'individual.weight', 'individual.bias',
+    }  # fmt: skip
 
 
 def test_exported_model_loads_and_sees(trained: tuple, bank: Bank, data: Path, tmp_path: Path) -> None:

@@ -191,6 +191,12 @@ def pack(examples: list[Example], rng: np.random.Generator) -> Batch:
     return Batch(inputs, torch.from_numpy(padding), iou, owner, examples)
 
 
+def pack_all(example: Example) -> dict[str, Tensor]:
+    """Every box of one frame, the whole image last, as a batch of one."""
+    inputs = {name: torch.from_numpy(example.arrays[name].astype(np.float32))[None] for name in INPUTS}
+    return inputs | {'tokens': torch.from_numpy(example.arrays['tokens'].astype(np.float32))}
+
+
 def pick(example: Example, rng: np.random.Generator) -> np.ndarray:
     """Rows of one frame for a step."""
     true = rng.permutation(example.labelled)[:TRUE_ROWS]
