@@ -3,6 +3,9 @@
 
 A search through a hundred thousand objects takes longer than a frame may. In a thread it delays nothing but itself: the
 tracks are recognised a frame or two later. Then results depend on timing, so recordings are searched at once.
+
+A frame decides about fewer tracks than one search looks for, so the others ask again in the next frames. They are
+answered with what was found for them, and the store is searched when none of those who ask has an answer.
 """
 
 from __future__ import annotations
@@ -15,6 +18,12 @@ from embedder_ros.types import FloatArray
 
 # Frames after which a result that its camera does not fetch is dropped, so that another camera can ask.
 UNFETCHED = 50
+
+# Times that tracks ask until what was found for one of them is not given again. Raising it spares searches, and
+# overlooks objects that another camera added meanwhile.
+RECENT = 8
+# Cosine of a track's mean view to the one searched with, from which the answer is the same.
+UNCHANGED = 0.98
 
 Found = list[tuple[int, list[str]]]
 
@@ -35,6 +44,9 @@ class Finder:
         self._asked: tuple[str, Sequence[int], FloatArray] | None = None
         self._running: Future[Found] | None = None
         self._unfetched = 0
+        self._asks = 0
+        self._answers: dict[tuple[str, int], tuple[int, FloatArray, list[str]]] = {}
+        self._again: Found = []
 
     @property
     def idle(self) -> bool:
@@ -48,7 +60,11 @@ class Finder:
 
     def ask(self, camera: str, tracks: Sequence[int], vectors: FloatArray) -> None:
         """Look for the objects of a camera's tracks, (T, D) unit."""
-        self._asked, self._unfetched = (camera, tracks, vectors), 0
+        self._asks += 1
+        self._answers = {key: a for key, a in self._answers.items() if self._asks - a[0] < RECENT}
+        self._again = self._answered(camera, tracks, vectors)
+        if not self._again:
+            self._asked, self._unfetched = (camera, tracks, vectors), 0
 
     def start(self) -> None:
         """Begin the search that was asked for, if there is a thread; last in a frame, since it takes the store."""
@@ -58,18 +74,29 @@ class Finder:
     def take(self, camera: str) -> Found:
         """Track ids and the objects that come into question for each, once they are found. Raises UserError."""
         if self._asked is None:
-            return []
+            again, self._again = self._again, []
+            return again
         asked_by, tracks, vectors = self._asked
         if asked_by != camera:
             self._give_up()
             return []
         if self._thread is None:
             self._asked = None
-            return self._search(tracks, vectors)
+            return self._kept(camera, vectors, self._search(tracks, vectors))
         if self._running is None or not self._running.done():
             return []
         running, self._asked, self._running = self._running, None, None
-        return running.result()
+        return self._kept(camera, vectors, running.result())
+
+    def _answered(self, camera: str, tracks: Sequence[int], vectors: FloatArray) -> Found:
+        """Those of the tracks for which something was found a moment ago."""
+        asked = ((n, vector, self._answers.get((camera, n))) for n, vector in zip(tracks, vectors, strict=True))
+        return [(n, answer[2]) for n, vector, answer in asked if answer and float(vector @ answer[1]) >= UNCHANGED]
+
+    def _kept(self, camera: str, vectors: FloatArray, found: Found) -> Found:
+        for (track, ids), vector in zip(found, vectors, strict=True):
+            self._answers[camera, track] = (self._asks, vector, ids)
+        return found
 
     def close(self) -> None:
         """Wait for the search that runs."""
