@@ -33,26 +33,22 @@ def test_the_logistic_curve_is_found_again() -> None:
     cosine = random.uniform(-1, 1, 40_000)
     right = random.random(40_000) < 1 / (1 + np.exp(-(8 * cosine - 3)))
     assert calibrate.logistic(cosine, right) == (pytest.approx(8, abs=0.3), pytest.approx(-3, abs=0.15))
-    assert calibrate.level(cosine, right, 8.0) == pytest.approx(-3, abs=0.15)
-
-
-def test_a_softer_scale_is_taken_where_the_fit_of_the_box_decides() -> None:
-    clear = [question((MEANT, 0.6, 0.9), (OTHER, 0.1 * i, 0.9)) for i in range(4)]
-    loose = (60, 0, 200, 100)  # IoU below .5: a little nearer in name, a bad box
-    close = [question((MEANT, 0.58, 0.9), (loose, 0.62, 0.45), (OTHER, 0.1 * i, 0.9)) for i in range(4)]
-    hard = calibrate.softened([clear], START)
-    soft = calibrate.softened([clear, close], START)
-    assert calibrate._first(close, soft) == 1.0 and calibrate._first(clear, soft) == 1.0
-    assert hard.scale == pytest.approx(calibrate.logistic(*calibrate.object_pairs(clear))[0], rel=1e-6)
 
 
 def test_thresholds_refuse_what_is_absent_and_keep_what_is_right() -> None:
     right = [Result('noun', True, True, True, 0.5, 0.3)] * 50
     wrong = [Result('noun', True, False, True, 0.4, 0.04)] * 20
     absent = [Result('absent', False, False, False, 0.2, 0.2)] * 30
-    found, margin = calibrate.thresholds([*right, *wrong, *absent])
+    found, margin = calibrate.thresholds([[*right, *wrong, *absent]])
     assert 0.2 < found <= 0.5 and margin <= 0.3
     assert found > 0.4 or margin > 0.04, 'wrong ones are answered FOUND'
+
+
+def test_the_margin_asks_back_where_several_things_are_meant() -> None:
+    one = [Result('noun', True, True, True, 0.5, 0.15)] * 50
+    twins = [Result('noun', True, True, True, 0.5, 0.05, several=True)] * 50
+    found, margin = calibrate.thresholds([[*one, *twins]])
+    assert 0.05 < margin <= 0.15 and found <= 0.5
 
 
 def test_all_is_fitted_and_stored(tmp_path: Path) -> None:

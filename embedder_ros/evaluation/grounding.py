@@ -46,6 +46,7 @@ class Result:
         margin: its lead over the best rival.
         unit: the question's.
         iou: of the best candidate's box with such a thing.
+        several: whether it is true of several things, so that AMBIGUOUS is the right answer.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Result:
     margin: float
     unit: str = ''
     iou: float = 0.0
+    several: bool = False
 
     def found(self, calibration: Calibration) -> bool:
         """Whether it is answered FOUND, rightly or not."""
@@ -75,7 +77,10 @@ def answer(question: Question, calibration: Calibration) -> Result:
         return Result(kind, present, False, False, 0.0, 0.0, question.unit)
     best = given.candidates[0]
     iou = overlap(best.box, question.boxes)
-    return Result(kind, present, iou >= RIGHT_IOU, bool(covers.any()), best.score, given.margin, question.unit, iou)
+    return Result(
+        kind, present, iou >= RIGHT_IOU, bool(covers.any()), best.score, given.margin, question.unit, iou,
+        several=len(question.boxes) > 1,
+    )  # fmt: skip
 
 
 def overlap(box: FloatArray, boxes: FloatArray) -> float:

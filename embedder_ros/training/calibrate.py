@@ -17,7 +17,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import brentq
 from tqdm import tqdm
 
 from embedder_ros.evaluation.grounding import Question, Result, answer
@@ -28,9 +27,9 @@ from embedder_ros.pipeline import Pipeline
 from embedder_ros.types import Calibration, FloatArray, box_iou
 
 WRONG = 1.5  # right answers that one wrong FOUND costs; raising it makes the robot ask more often
-FALSE_FOUND = 0.05  # share of absent things that may be FOUND when the thresholds are fitted
-SOFTER = (1.0, 0.7, 0.5, 0.35, 0.25)  # of the logistic scale, tried
-FOUND, MARGIN = np.linspace(0.02, 0.6, 59), np.linspace(0.0, 0.2, 21)  # thresholds that are tried
+PICKED = 0.5  # worth of picking one of several things that are meant, a right answer being 1
+FALSE = 0.05  # share of absent things that may be FOUND, or AMBIGUOUS, in each split
+FOUND, MARGIN = np.linspace(0.02, 0.6, 59), np.linspace(0.0, 0.3, 31)  # thresholds that are tried
 RIGHT, WRONG_BOX = 0.6, 0.2  # IoU from which a box shows the thing, and below which it does not
 
 Pair = tuple[np.ndarray, np.ndarray]  # cosines and whether they are of what is meant
@@ -83,37 +82,21 @@ def fit(groups: Sequence[Sequence[Question]], again: Sequence[Return], start: Ca
     """Scales and biases by logistic regression, then `found` and `margin` on the answers.
 
     Args:
-        groups: the questions of each split; each split counts the same for the weight between name and fit.
+        groups: the questions of each split; each split counts the same for the thresholds.
         again: things seen again; none leaves identity as it is.
         start: what is not fitted here.
     """
     every = [q for group in groups for q in group]
+    scale, bias = logistic(*object_pairs(every))
     image_scale, image_bias = logistic(*image_pairs(every))
-    fitted = replace(start, found=0.0, margin=0.0, image_scale=image_scale, image_bias=image_bias)
-    fitted = softened(groups, fitted)
+    fitted = replace(start, scale=scale, bias=bias, image_scale=image_scale, image_bias=image_bias)
     if again:
         same, others = np.array([r.same for r in again]), np.concatenate([r.others for r in again])
         cosine = np.concatenate([same, others])
         identity = logistic(cosine, np.arange(len(cosine)) < len(same))
         fitted = replace(fitted, identity_scale=identity[0], identity_bias=identity[1])
-    found, margin = thresholds([answer(q, fitted) for q in every])
+    found, margin = thresholds([[answer(q, fitted) for q in group] for group in groups])
     return replace(fitted, found=found, margin=margin)
-
-
-def softened(groups: Sequence[Sequence[Question]], start: Calibration) -> Calibration:
-    """The logistic scale, or as much less as ranks most right things first.
-
-    In score = sigmoid(scale * cosine + bias) * iou a smaller scale gives the fit of the box more weight.
-    """
-    cosine, right = object_pairs([q for group in groups for q in group])
-    scales = logistic(cosine, right)[0] * np.array(SOFTER)
-    tried = [replace(start, scale=float(s), bias=level(cosine, right, s)) for s in scales]
-    return max(tried, key=lambda c: np.mean([_first(group, c) for group in groups]))
-
-
-def _first(questions: Sequence[Question], calibration: Calibration) -> float:
-    right = [answer(q, calibration).right for q in questions if len(q.boxes)]
-    return float(np.mean(right)) if right else 0.0
 
 
 def object_pairs(questions: Sequence[Question]) -> Pair:
@@ -147,24 +130,31 @@ def logistic(cosine: FloatArray, right: np.ndarray, steps: int = 60) -> tuple[fl
     return float(weights[0]), float(weights[1])
 
 
-def level(cosine: FloatArray, right: np.ndarray, scale: float) -> float:
-    """The bias with which sigmoid(scale * cosine + bias) is right on average."""
-    return float(brentq(lambda bias: np.mean(1 / (1 + np.exp(-scale * cosine - bias)) - right), -60.0, 60.0))
+def thresholds(groups: Sequence[Sequence[Result]]) -> tuple[float, float]:
+    """`found` and `margin` of the best answers over all splits, where at most FALSE of absent things are answered.
 
-
-def thresholds(results: Sequence[Result]) -> tuple[float, float]:
-    """`found` and `margin` with the most right answers, a wrong FOUND costing WRONG of them, absent things refused."""
-    score, lead = np.array([r.score for r in results]), np.array([r.margin for r in results])
-    present, right = np.array([r.present for r in results]), np.array([r.right for r in results])
+    One thing that is meant should be FOUND. Of several, asking back (AMBIGUOUS) is right, and picking one is half of
+    that. A wrong FOUND costs WRONG right ones.
+    """
     best = (-np.inf, 1.0, 1.0)
     for margin in MARGIN:
         for found in FOUND:
-            given = (score >= found) & (lead >= margin)
-            if not present.all() and given[~present].mean() > FALSE_FOUND:
-                continue
-            worth = np.sum(given & present & right) - WRONG * np.sum(given & present & ~right)
-            best = max(best, (float(worth), float(found), float(margin)))
+            worths = [_worth(results, found, margin) for results in groups]
+            best = max(best, (float(np.mean(worths)), float(found), float(margin)))
     return best[1], best[2]
+
+
+def _worth(results: Sequence[Result], found: float, margin: float) -> float:
+    """Mean worth of the answers about what is there, -inf where too much is answered about what is not."""
+    enough = np.array([r.score >= found for r in results])
+    clear = np.array([r.margin >= margin for r in results])
+    present, right = np.array([r.present for r in results]), np.array([r.right for r in results])
+    several = np.array([r.several for r in results])
+    if not present.all() and max((enough & clear)[~present].mean(), (enough & ~clear)[~present].mean()) > FALSE:
+        return -np.inf
+    good = np.where(several, np.where(clear, PICKED, 1.0), clear) * (enough & right)
+    wrong = enough & clear & present & ~right
+    return float((good.sum() - WRONG * wrong.sum()) / max(1, present.sum()))
 
 
 def store(folder: Path, calibration: Calibration) -> None:
