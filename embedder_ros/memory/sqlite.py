@@ -275,9 +275,9 @@ class SqliteStore:
         steps = index.fit()
         more = not self._closing
         while more:
+            time.sleep(PAUSE)
             with self._lock:
                 more = next(steps, self) is not self and not self._closing
-            time.sleep(PAUSE)
 
     def _load_objects(self, db: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Fill the catalogue; (V,) slots and (V,) marks of the views, in the order of the objects' views."""
