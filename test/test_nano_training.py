@@ -20,10 +20,11 @@ pytest.importorskip('onnx')
 from embedder_ros.models.nano import WEIGHTS  # noqa: E402
 from embedder_ros.models.nano.colour import COLOURS, PALETTE  # noqa: E402
 from embedder_ros.models.nano.image import ImageEncoder  # noqa: E402
+from embedder_ros.models.nano.layout import IDENTITY  # noqa: E402
 from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
 from embedder_ros.training import export, extract, train, train_identity, train_proposals  # noqa: E402
-from embedder_ros.training.network import Proposals  # noqa: E402
+from embedder_ros.training.network import KEPT, Proposals  # noqa: E402
 from embedder_ros.training.photos import Sample, Thing, altered  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
 from embedder_ros.types import Frame  # noqa: E402
@@ -145,10 +146,12 @@ def test_exported_head_is_the_trained_head(trained: tuple, tmp_path: Path) -> No
     with torch.no_grad():
         batch = {n: torch.from_numpy(v)[None] if n != 'tokens' else torch.from_numpy(v) for n, v in inputs.items()}
         want = head(batch)
-    share = torch.nn.functional.normalize(head.shares.detach().abs(), dim=0)
+    share = head.weights().detach()
     np.testing.assert_allclose(got['iou'], torch.sigmoid(want['iou'])[0].numpy(), atol=0.02)
     meaning = (want['meaning'][0] * share[0]).numpy()
     np.testing.assert_allclose(got['embedding'][:, : meaning.shape[1]], meaning, atol=0.02)
+    kept = np.linalg.norm(got['embedding'][:, IDENTITY], axis=1)
+    np.testing.assert_allclose(kept, KEPT, rtol=0.02, err_msg='half precision must be enough for individuals')
 
 
 def test_exported_proposals_are_the_trained_ones(data: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from embedder_ros.training.network import (
     COCO_ROWS,
     FEATURES,
     FLOOR,
+    KEPT,
     POOLED,
     TOKEN_CHANNELS,
     TOKENS,
@@ -227,13 +228,13 @@ def _colours(net: _Layers, head: Head) -> str:
 
 def _joined(net: _Layers, head: Head, parts: dict[str, str]) -> str:
     """The published vector in the order of layout.py, length 1."""
-    shares = nn.functional.normalize(head.shares.detach().abs(), dim=0).tolist()
+    shares = head.weights().tolist()
     scaled = [
         net.times(parts['meaning'], shares[0]),
         net.times(parts['classes'], shares[1]),
         net.times(parts['colour'], shares[2]),
         net.times(net.graph.op('Add', net.times(net.columns('geometry', 0, 1), 0.0), net.number(1.0)), shares[3]),
-        net.times(parts['individual'], shares[4]),
+        net.times(parts['individual'], KEPT),
     ]
     vector = net.join(*scaled)
     missing = net.graph.op('Sub', net.number(1.0), net.squared_length(vector))

@@ -16,6 +16,7 @@ from embedder_ros.models.nano.layout import CLASSES_DIM, INDIVIDUAL_DIM, MEANING
 WIDTH = 160
 FEATURES, POOLED, CLASS_ROWS, COCO_ROWS, TOKEN_CHANNELS, TOKENS = 2928, 1280, 1000, 80, 320, 48
 
+KEPT = 0.2  # share of the individual part in an object vector
 FLOOR = 0.06  # root of a class's probability below which it says nothing: the tail of a softmax is noise
 
 
@@ -56,8 +57,14 @@ class Head(nn.Module):
         # Before any training a colour is what most of the box shows, its centre first.
         seen = torch.cat([torch.eye(len(COLOURS)) * share for share in (1.8, 1.2, 0.0)])
         self.register_buffer('seen', seen)
-        # Shares of meaning, classes, colours, constant and individual in an object vector; squares sum to 1.
-        self.shares = nn.Parameter(torch.tensor([0.6, 0.6, 0.3, 0.2, 0.4]))
+        self.shares = nn.Parameter(torch.tensor([0.6, 0.6, 0.3, 0.2]))  # meaning, classes, colours, constant
+
+    def weights(self) -> Tensor:
+        """(4,) shares of meaning, classes, colours and constant in an object vector.
+
+        With that of the individual, which no query asks for and training would let vanish, their squares sum to 1.
+        """
+        return (1 - KEPT**2) ** 0.5 * F.normalize(self.shares.abs(), dim=0)
 
     def forward(self, batch: dict[str, Tensor], padding: Tensor | None = None) -> dict[str, Tensor]:
         """Batches (B, N, ...) to parts (B, N, ...) and the IoU logit (B, N); padding (B, N) is True on unused rows."""

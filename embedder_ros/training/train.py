@@ -233,12 +233,12 @@ def step_losses(
 
 def score(head: Head, texts: Texts, objects: dict[str, Tensor], query: dict[str, Tensor], fade: Tensor) -> Tensor:
     """(R, P) logits: the sum that the exported vectors' cosine reproduces."""
-    mine, theirs = F.normalize(head.shares.abs(), dim=0), F.normalize(texts.shares.abs(), dim=0)
+    theirs = F.normalize(texts.shares.abs(), dim=0)
     meaning = objects['meaning'] @ F.normalize(texts.meaning(query['full']), dim=-1).T * fade
     classes = objects['classes'] @ bounded(texts.classes(query['classes'])).T
     colours = torch.tanh(objects['colour']) / len(COLOURS) ** 0.5 @ query['colours'].T
     offset = torch.tanh(query['hints'] @ texts.offset)
-    share = mine[:4] * theirs
+    share = head.weights() * theirs
     cosine = share[0] * meaning + share[1] * classes + share[2] * colours + share[3] * offset
     return texts.scale.exp() * cosine + texts.bias
 
