@@ -36,3 +36,13 @@ def test_tracks_that_ask_again_are_answered_without_a_search(monkeypatch: pytest
         asked(finder, 'left', [10], unit_rows(rows[1:2] + 1e-3))
     assert searched[4:] == [1], 'the answer is too old in the end'
     store.close()
+
+
+def test_that_nothing_was_found_is_found_out_anew() -> None:
+    store, rows = open_store('', MAP, MODEL), vectors(2)
+    finder = Finder(store, 1, 0.9, background=False)
+    store.put([thing('other', rows[1])])
+    assert asked(finder, 'left', [10], rows[:1]) == [(10, [])]
+    store.put([thing('mine', rows[0])])
+    assert asked(finder, 'left', [10], rows[:1]) == [(10, ['mine'])], 'remembered by another camera meanwhile'
+    store.close()
