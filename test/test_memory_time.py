@@ -143,7 +143,7 @@ def test_after_a_crash_only_the_last_seconds_are_missing() -> None:
 def test_twins_are_ruled_out_by_the_last_run_of_this_camera_only() -> None:
     """Sightings of an earlier run with the same stamps are no proof."""
     robot = Robot()
-    ids = robot.watch(A | {'t': (RIGHT, twin(1, 0.97))}, 2)
+    ids = robot.watch(A | {'t': (RIGHT, twin(1, 0.99))}, 2)
     again = robot.restarted('run-2')
     again.seconds = 0.0
     assert again.watch(A, 3)['a'] == '', 'either of the two'

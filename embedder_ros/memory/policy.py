@@ -9,10 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from embedder_ros.memory.reid import Limits
 from embedder_ros.types import NANOSECONDS, Calibration, UserError
 
-# Odds by which the first must beat the second: with a calibrated model, one decision in five at this lead is wrong.
-MARGIN_ODDS = 4.0
+# Odds by which the first must beat the second. Little, because a lead says little: on the rendered validation rooms the
+# wrong ones are look-alikes of which only the original is known, so that 4 instead of 1.25 left out a quarter of the
+# right ones at the same precision. Raising it leaves things undecided that were remembered twice or have a look-alike,
+# lowering it to 1 swaps equal twins.
+MARGIN_ODDS = 1.25
+# Odds by which a look-alike at the remembered place beats one elsewhere. Raising it lets the place overrule appearance.
+PLACE_ODDS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,16 @@ def cosine_of(probability: float, calibration: Calibration) -> float:
 def margin_of(settings: Settings, calibration: Calibration) -> float:
     """The lead in cosine that a decision needs."""
     return settings.margin if settings.margin >= 0 else math.log(MARGIN_ODDS) / calibration.identity_scale
+
+
+def limits_of(settings: Settings, calibration: Calibration) -> Limits:
+    """The settings as identity cosines of a model."""
+    return Limits(
+        same=cosine_of(settings.same, calibration),
+        similar=cosine_of(settings.similar, calibration),
+        margin=margin_of(settings, calibration),
+        near=math.log(PLACE_ODDS) / calibration.identity_scale,
+    )
 
 
 class Flood:

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from embedder_ros.memory.finder import Finder, Found
 from embedder_ros.memory.known import Known, TrackKey, Working
 from embedder_ros.memory.live import Live
-from embedder_ros.memory.policy import Settings, cosine_of, margin_of
-from embedder_ros.memory.reid import Bools, Limits, Same, Verdict, World, decide, veto
+from embedder_ros.memory.policy import Settings, limits_of
+from embedder_ros.memory.reid import Same, Verdict, World, decide, veto
 from embedder_ros.memory.report import Report
+from embedder_ros.memory.rivals import rivals
 from embedder_ros.memory.seen import Seen, offer
 from embedder_ros.memory.sightings import bound, new_object, refreshed
 from embedder_ros.memory.store import Store
@@ -50,9 +51,6 @@ PERSON = 'this looks like a person, and people are not identified; parameter all
 PAUSE = NANOSECONDS
 # Sightings in a row that do not look like the object until the track is no longer it.
 DOUBTS = 2
-# Nanoseconds and overlap within which two objects were last seen as boxes of one thing. Raising the first or lowering
-# the second takes neighbours for one thing, and so lets a look-alike that stood close by be merged.
-ONE_TIME, ONE_THING = NANOSECONDS // 2, 0.2
 
 
 Shown = list[tuple[Track, Live]]
@@ -101,11 +99,10 @@ class Recogniser:
         self._map_id, self._map_frame, self._person, self._run = map_id, map_frame, person, run
         self._make_room, self._forget_object = make_room, forget
         calibration = model.calibration
-        same, similar = cosine_of(settings.same, calibration), cosine_of(settings.similar, calibration)
-        self.limits = Limits(same, similar, margin_of(settings, calibration))
+        self.limits = limits_of(settings, calibration)
         self._person_from = calibration.found if settings.person < 0 else settings.person
         self._restarts = 0
-        self.finder = Finder(store, settings.neighbours, similar - SLACK, background=background)
+        self.finder = Finder(store, settings.neighbours, self.limits.similar - SLACK, background=background)
 
     @property
     def world(self) -> World:
@@ -395,7 +392,7 @@ class Recogniser:
             held=held,
             near=near,
             asked=is_asked,
-            distinct=_distinct([k.object for k in columns]),
+            distinct=rivals(columns, self.limits.same),
             apart=apart(np.stack([t.box for t, _ in free])),
         )
 
@@ -480,19 +477,6 @@ class Recogniser:
             offer(known.gallery, seen, track.row, retake=live.fresh)
         live.fresh = False
         self._working.changed(known, seen.now)
-
-
-def _distinct(objects: Sequence[Object]) -> Bools:
-    """(C, C) False where two objects, when last seen, were overlapping boxes of one camera's view.
-
-    They may well be two boxes of one thing, remembered apart because the proposals differed.
-    """
-    if not objects:
-        return np.zeros((0, 0), bool)
-    boxes, stamps = np.stack([o.box for o in objects]), np.array([o.last_seen for o in objects])
-    cameras = np.array([o.camera for o in objects])
-    at_once = (cameras[:, None] == cameras[None]) & (np.abs(stamps[:, None] - stamps[None]) <= ONE_TIME)
-    return np.asarray(~at_once | ((box_iou(boxes, boxes) < ONE_THING) & apart(boxes)))
 
 
 def _named(track: Track, object_id: str) -> Track:

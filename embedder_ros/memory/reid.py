@@ -23,9 +23,6 @@ Bools = NDArray[np.bool_]
 
 # Stamps from here on (the year 2001) are time of day, and go on across restarts; smaller ones start anew with each run.
 TIME_OF_DAY = 10**9 * NANOSECONDS
-# Leads by which a look-alike at the remembered place beats one elsewhere. Raising it beyond 2 lets the place overrule
-# appearance.
-NEAR = 1.5
 
 
 class Same(Enum):
@@ -77,11 +74,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Thresholds of one decision: identity cosines, see policy.Settings."""
+    """Thresholds of one decision: identity cosines, see policy.Settings; `near` is what being at its place adds."""
 
     same: float
     similar: float
     margin: float
+    near: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +178,7 @@ def decide(
     held = np.zeros_like(possible) if held is None else held
     asked = np.ones(len(cosines), bool) if asked is None else asked
     apart, distinct = _others(apart, len(cosines)), _others(distinct, cosines.shape[1])
-    value = cosines + (0.0 if near is None else np.where(near, NEAR * limits.margin, 0.0))
+    value = cosines + (0.0 if near is None else np.where(near, limits.near, 0.0))
     open_pairs = possible & (cosines >= limits.similar)
     verdicts = [Verdict(Same.UNKNOWN)] * len(cosines)
     clear = (cosines >= limits.same) & ~held & asked[:, None]
