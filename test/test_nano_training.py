@@ -67,13 +67,20 @@ def trained(data: Path, bank: Bank) -> tuple[object, object, list[train.Example]
 
 
 def test_a_phrase_is_true_of_what_it_names(bank: Bank) -> None:
-    thing = {'names': ['mug', 'cup'], 'colours': ['red']}
+    thing = {'names': ['mug', 'cup'], 'colours': ['red'], 'owned': []}
     asked = [Asked('', 'mug'), Asked('red', 'cup'), Asked('blue', 'mug'), Asked('', 'banana'), Asked('red', 'object')]
     right, worth = truth(asked, thing, bank)
     assert right.tolist() == [1, 1, 0, 0, 1]
     assert worth.all()
     unlabelled = truth(asked, thing | {'colours': []}, bank)[1]
     assert unlabelled.tolist() == [1, 0, 0, 1, 0]
+
+
+def test_a_part_is_told_from_the_same_part_of_another_thing(bank: Bank) -> None:
+    handle = {'names': ['handle'], 'colours': [], 'owned': ['drawer handle', 'cabinet handle']}
+    asked = [Asked('', 'handle'), Asked('', 'drawer handle', owned=True), Asked('', 'door handle', owned=True)]
+    right, worth = truth(asked, handle, bank)
+    assert right.tolist() == [1, 1, 0] and worth.all(), 'the handle of a door is not one of a drawer'
 
 
 def test_an_altered_photo_keeps_its_thing_in_its_box() -> None:

@@ -7,13 +7,12 @@ Each text knows every labelled thing that it is true of, so that any of them is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from embedder_ros.training.photos import Sample, Thing
+from embedder_ros.training.photos import Sample, owners
 
 ABSENT = (
     'banana', 'teddy bear', 'cat', 'bicycle', 'guitar', 'umbrella', 'shoe', 'clock', 'elephant', 'pizza', 'car',
@@ -72,36 +71,23 @@ def as_given(sample: Sample) -> list[Asked]:
 
 
 def _present(sample: Sample) -> Iterator[Asked]:
-    owners = [_owners(thing, sample) for thing in sample.things]
-    for thing, owner in zip(sample.things, owners, strict=True):
+    named = {thing.instance: thing.names for thing in sample.things}
+    owned = [owners(thing.instance, named) if thing.part else () for thing in sample.things]
+    for thing, owner in zip(sample.things, owned, strict=True):
         word, part = thing.names[0], 'part' if thing.part else 'noun'
-        named = [word in t.names for t in sample.things]
-        yield Asked(f'the {word}', part, _rows(named), word)
+        called = [word in t.names for t in sample.things]
+        yield Asked(f'the {word}', part, _rows(called), word)
         if len(thing.colours) == 1:
             colour = thing.colours[0]
-            painted = [ok and colour in t.colours for ok, t in zip(named, sample.things, strict=True)]
+            painted = [ok and colour in t.colours for ok, t in zip(called, sample.things, strict=True)]
             yield Asked(f'the {colour} {word}', f'colour {part}', _rows(painted), word)
         if owner:
-            owned = [ok and owner[0] in names for ok, names in zip(named, owners, strict=True)]
-            yield Asked(f'the {owner[0]} {word}', 'owned part', _rows(owned), f'{owner[0]} {word}')
+            its = [ok and owner[0] in names for ok, names in zip(called, owned, strict=True)]
+            yield Asked(f'the {owner[0]} {word}', 'owned part', _rows(its), f'{owner[0]} {word}')
 
 
 def _rows(true: list[bool]) -> tuple[int, ...]:
     return tuple(i for i, ok in enumerate(true) if ok)
-
-
-def _owners(part: Thing, sample: Sample) -> tuple[str, ...]:
-    """Names of what a part belongs to, nearest first; a part of 'cabinet_0#drawer1' belongs to a drawer."""
-    if not part.part:
-        return ()
-    thing, _, path = part.instance.rpartition('#')
-    names: list[str] = []
-    while path:
-        path = path.rpartition('/')[0]
-        seen = [t for t in sample.things if t.instance == (f'{thing}#{path}' if path else thing)]
-        plain = re.sub(r'\d', '', path.rpartition('/')[2])
-        names += seen[0].names if seen else filter(None, [plain])
-    return tuple(names)
 
 
 def _wrong_colours(sample: Sample, random: np.random.Generator) -> list[Asked]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,22 @@ def _rendered_thing(entry: dict[str, Any], scene: str) -> Thing:
     names = (entry['name'], *entry['synonyms'])
     box = np.array(entry['box'], np.float32)
     return Thing(box, names, tuple(entry['colours']), f'{scene}/{entry["instance"]}', entry['part_of'] is not None)
+
+
+def owners(part: str, named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Names of what a part belongs to, nearest first, by its individual: a part of 'cabinet_0#drawer1' is a drawer's.
+
+    Args:
+        part: its individual.
+        named: names of the individuals in view; what is not in view is called by its plain name.
+    """
+    thing, _, path = part.rpartition('#')
+    names: list[str] = []
+    while path:
+        path = path.rpartition('/')[0]
+        plain = re.sub(r'\d', '', path.rpartition('/')[2])
+        names += named.get(f'{thing}#{path}' if path else thing) or filter(None, [plain])
+    return tuple(names)
 
 
 def kitchen(folder: Path, *, held_back: bool, copies: int = 0) -> Iterator[Sample]:

@@ -19,10 +19,11 @@ NEAR_SYNONYM = 0.72  # MiniLM cosine above which an unlisted name is not counted
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One phrase: '' or a colour, and a noun."""
+    """One phrase: '' or a colour, and a noun; `owned` when that names a part with what it belongs to ('mug handle')."""
 
     colour: str
     noun: str
+    owned: bool = False
 
     @property
     def text(self) -> str:
@@ -91,11 +92,13 @@ class Bank:
 
 def truth(asked: list[Asked], thing: dict[str, Any], bank: Bank) -> tuple[FloatArray, FloatArray]:
     """For one labelled object: (P,) 1 where the phrase is true of it, and (P,) how much that label is worth."""
-    names, colours = set(thing['names']), set(thing['colours'])
+    owned = set(thing['owned'])
+    names, colours = {*thing['names'], *owned}, set(thing['colours'])
     right, worth = np.zeros(len(asked), np.float32), np.ones(len(asked), np.float32)
     for index, phrase in enumerate(asked):
         named = phrase.noun in names or phrase.noun in GENERIC
-        near = named or bank.synonyms(phrase.noun, tuple(thing['names']))
+        told_apart = phrase.owned and owned  # a 'drawer handle' is close to a mug's handle, and is not it
+        near = named or (not told_apart and bank.synonyms(phrase.noun, tuple(thing['names'])))
         if near and phrase.colour and not colours:
             worth[index] = 0.0  # its colour is not labelled
         elif phrase.colour and phrase.colour not in colours:
@@ -120,6 +123,8 @@ def ask(
             colour = str(rng.choice(thing['colours']))
             wrong = str(rng.choice(colours))
             phrases |= dict.fromkeys([Asked(colour, noun), Asked(wrong, noun), Asked(colour, 'object')])
+        if thing['owned']:
+            phrases[Asked('', str(rng.choice(thing['owned'])), owned=True)] = None
     for noun in rng.choice(vocabulary, 30):
         phrases[Asked('', str(noun))] = None
     return list(phrases)

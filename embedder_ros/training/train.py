@@ -28,7 +28,7 @@ from embedder_ros.models.nano.layout import CLASSES_DIM
 from embedder_ros.training.extract import overlaps
 from embedder_ros.training.losses import focal_terms
 from embedder_ros.training.network import Head, Texts, bounded
-from embedder_ros.training.photos import class_names
+from embedder_ros.training.photos import class_names, owners
 from embedder_ros.training.phrases import Asked, Bank, ask, truth
 
 INPUTS = ('features', 'pooled', 'classes', 'coco', 'look', 'geometry')
@@ -95,7 +95,12 @@ def load(label: Path) -> Example:
         arrays = {name: stored[name] for name in (*INPUTS, 'tokens')}
         iou, owner = overlaps(stored['boxes'], stored['truth'])
         labelled = len(stored['truth'])
-    return Example(arrays, iou, owner, labelled, **json.loads(label.read_text()))
+    labels = json.loads(label.read_text())
+    named = {thing['instance']: thing['names'] for thing in labels['things']}
+    for thing in labels['things']:
+        whose = owners(thing['instance'], named) if thing['part'] else ()
+        thing['owned'] = [f'{owner} {name}' for owner in whose for name in thing['names']]
+    return Example(arrays, iou, owner, labelled, **labels)
 
 
 def nouns(examples: list[Example]) -> list[str]:
@@ -105,7 +110,7 @@ def nouns(examples: list[Example]) -> list[str]:
 
 def often(examples: list[Example]) -> list[str]:
     """Names seen on enough objects for the learned meaning to be trusted."""
-    counts = Counter(n for e in examples for t in e.things for n in t['names'])
+    counts = Counter(n for e in examples for t in e.things for n in (*t['names'], *t['owned'][:1]))
     return sorted(n for n, count in counts.items() if count >= OFTEN)
 
 
