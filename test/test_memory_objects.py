@@ -14,7 +14,7 @@ from memory_world import DIM, LEFT, MIDDLE, MODEL, RIGHT, START, Robot, look, tw
 from embedder_ros.memory.policy import Flood, Settings
 from embedder_ros.memory.store import Filter
 from embedder_ros.memory.views import Gallery, observation_weights
-from embedder_ros.types import NANOSECONDS, Observation, Outcome, UserError, View
+from embedder_ros.types import NANOSECONDS, FloatArray, Observation, Outcome, UserError, View
 
 A, B = {'a': (LEFT, look(1))}, {'b': (RIGHT, look(2))}
 
@@ -93,6 +93,22 @@ def test_a_part_is_an_object_of_its_own() -> None:
     assert len(set(ids.values())) == 2 and all(ids.values())
     answer = robot.memory.find(word(1), now=robot.now)
     assert answer.outcome is Outcome.FOUND and answer.candidates[0].object_id == ids['handle']
+
+
+@pytest.mark.parametrize(
+    ('seen', 'iou', 'known'),
+    [(look(1), 0.9, True), (look(1), 0.65, False), (twin(1, 0.9), 0.9, False), (look(3), 0.9, False)],
+    ids=['itself', 'a bad fit', 'a second box on its part', 'new'],
+)
+def test_a_whole_is_known_although_its_part_was_recognised_first(seen: FloatArray, iou: float, known: bool) -> None:
+    robot = Robot()
+    whole, part = (50, 100, 130, 200), {'part': ((50, 110, 130, 165), twin(1, 0.9))}
+    ids = robot.watch({'whole': (LEFT, look(1)), 'part': (RIGHT, twin(1, 0.9))})
+    robot.wait(20)
+    assert robot.watch(part, 1.0)['part'] == ids['part'] != ids['whole']
+    found = robot.watch(part | {'whole': (whole, seen)}, 4.0, iou=iou)
+    assert found == {'part': ids['part'], 'whole': ids['whole'] if known else ''}
+    assert len(robot.store.things) == 2
 
 
 def test_views_are_few_diverse_and_the_best() -> None:

@@ -31,6 +31,8 @@ class Live:
         fresh: it was bound in this frame.
         beside: objects seen in the same frame, apart from it, while it had none itself.
         second_box_of: tracks that it was seen on top of.
+        on_top: its box and that of a track with an object are on top of each other, and both fit.
+        fit: predicted iou of its last box.
         person: looks like a person, which is not remembered.
         forgotten: its object was forgotten by request; it is not remembered again.
         outcome: the last verdict's reason, to count it once.
@@ -53,6 +55,8 @@ class Live:
     fresh: bool = False
     beside: set[str] = field(default_factory=set)
     second_box_of: set[int] = field(default_factory=set)
+    on_top: bool = False
+    fit: float = 0.0
     person: bool = False
     forgotten: bool = False
     outcome: str = ''

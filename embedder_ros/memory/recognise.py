@@ -6,8 +6,9 @@ for as long as it lives, or, when nothing remembered is similar, becomes a new o
 better views come. One that is *somewhat* like an object becomes a new one after `patience`. One that could be either of
 several look-alikes never does, because each visit of one of two twins would add a third: it stays without an object
 until its rivals are seen beside it, or its place decides. A track that goes on to another thing loses its object, which
-stays where and when it was last seen. A second box on a bound thing is never a thing of its own, and takes the object
-over only after the first box's track has ended.
+stays where and when it was last seen. A second box on a bound thing is never a new one, and takes the object over
+only after the first box's track has ended. It may be known again as something that it looks more like than what it is
+on: a whole whose part was recognised first, or the other way round.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ PERSON = 'this looks like a person, and people are not identified; parameter all
 PAUSE = NANOSECONDS
 # Sightings in a row that do not look like the object until the track is no longer it.
 DOUBTS = 2
+# Predicted iou from which two boxes on top of each other may be a whole and its part. Raising it leaves one of the two
+# without an object, lowering it takes loose boxes for neighbours that look alike.
+FITS = 0.7
 
 
 Shown = list[tuple[Track, Live]]
@@ -215,7 +219,7 @@ class Recogniser:
             gallery = Gallery(self._settings.max_views, self._settings.diverse)
             first = min(track.first_stamp, stamp)
             live = self.live[key] = Live(*key, self.runs[track.camera], first, stamp, gallery)
-        live.gap, live.last = stamp - live.last, stamp
+        live.gap, live.last, live.fit = stamp - live.last, stamp, float(seen.observation.iou[row])
         place = seen.place(row) if seen.frame == self._map_frame else None
         if place is not None:
             live.late = (stamp, place)
@@ -350,20 +354,20 @@ class Recogniser:
         return found
 
     def _comparable(self, shown: Shown) -> Shown:
-        """Tracks that may be things of their own: one box each, the better of two that overlap much."""
-        boxes = np.stack([t.box for t, _ in shown])
-        order = sorted(range(len(shown)), key=lambda i: (not shown[i][1].object_id, -shown[i][1].gallery.best))
-        free: list[int] = []
-        wanted = [i for i in order if not shown[i][1].object_id]
+        """Tracks that may be things: the better of two boxes that overlap much, on a bound one only if both fit."""
+        wanted = [i for i, (_, live) in enumerate(shown) if not live.object_id]
         if not wanted:
             return []
+        boxes = np.stack([t.box for t, _ in shown])
         on_top = box_iou(boxes, boxes) >= self._settings.duplicate_iou
-        kept = [i for i in order if shown[i][1].object_id]
-        for i in wanted:
+        free: list[int] = []
+        for i in sorted(wanted, key=lambda i: -shown[i][1].gallery.best):
             live = shown[i][1]
-            if live.person or live.forgotten or not live.gallery.views or on_top[i, kept].any():
+            under = [shown[j][1] for j in np.flatnonzero(on_top[i]) if shown[j][1].object_id]
+            second = any(min(live.fit, below.fit) < FITS for below in under)
+            if live.person or live.forgotten or not live.gallery.views or second or on_top[i, free].any():
                 continue
-            kept.append(i)
+            live.on_top = bool(under)
             free.append(i)
         return [shown[i] for i in free]
 
@@ -420,6 +424,8 @@ class Recogniser:
 
     def _is_new(self, live: Live, verdict: Verdict, columns: Sequence[Known]) -> bool:
         patience = self._settings.patience
+        if live.on_top:
+            return False
         if verdict.outcome is Same.UNKNOWN:
             return live.seconds >= self._settings.settle
         if verdict.reason == 'below_threshold':
