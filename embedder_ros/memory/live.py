@@ -80,6 +80,12 @@ class Live:
         self.beside, self.second_box_of, self.vetoed = set(), set(), set()
         self.outcome, self.compared, self.better, self.waits = '', -1, False, 1
 
+    def put_on(self, on_top: bool) -> None:
+        """Whether it is on top of another; once it is no more, it is compared anew."""
+        if self.on_top and not on_top:
+            self.waits = 1
+        self.on_top = on_top
+
     def span(self) -> Span:
         """What vetoes are made of."""
         places = tuple(p for p in (self.early, self.late) if p is not None)

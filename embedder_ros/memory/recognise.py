@@ -231,7 +231,7 @@ class Recogniser:
         known = self._working.get(live.object_id) if live.object_id else None
         if known is not None:
             known.tracks.discard(key)
-        elif live.compared >= 0:
+        elif live.compared >= 0 and not live.on_top:
             self._counts['undecided'] += 1
 
     def _look(self, seen: Seen, track: Track, live: Live) -> None:
@@ -367,7 +367,7 @@ class Recogniser:
             second = any(min(live.fit, below.fit) < FITS for below in under)
             if live.person or live.forgotten or not live.gallery.views or second or on_top[i, free].any():
                 continue
-            live.on_top = bool(under)
+            live.put_on(bool(under))
             free.append(i)
         return [shown[i] for i in free]
 
@@ -386,7 +386,7 @@ class Recogniser:
             possible[i, j] = not why
             held[i, j] = any(camera == lives[i].camera for camera, _ in columns[j].tracks)
             near[i, j] = self._at_place(lives[i], columns[j].object)
-            if why and is_asked[i] and columns[j].object.object_id not in lives[i].vetoed:
+            if why and is_asked[i] and not lives[i].on_top and columns[j].object.object_id not in lives[i].vetoed:
                 lives[i].vetoed.add(columns[j].object.object_id)
                 self._counts[why] += 1
         return decide(
@@ -412,9 +412,10 @@ class Recogniser:
                 self._counts['same'] += 1
                 self._bind(seen, live, columns[verdict.column])
                 continue
-            if verdict.reason and verdict.reason != live.outcome:
-                self._counts[verdict.reason] += 1
-            live.outcome = verdict.reason
+            reason = '' if live.on_top else verdict.reason  # nothing is expected of a second box
+            if reason and reason != live.outcome:
+                self._counts[reason] += 1
+            live.outcome = reason
             if self._is_new(live, verdict, columns):
                 new.append(live)
             else:
