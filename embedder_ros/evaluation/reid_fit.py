@@ -35,12 +35,13 @@ from embedder_ros.types import NANOSECONDS, Calibration, FloatArray, ModelInfo
 LOOK = 1.0  # seconds of a spell from which a thing has to be recognised
 DROPPED = 0.2  # share of the frames left out, so that tracks end as they do on a slow computer
 # Share of wrong among the memory's own namings (what a sliding track does, no threshold can mend). Raising it merges
-# look-alikes, lowering it splits; half of the goal's 0.02, because other recordings will be harder.
-ALLOWED = 0.01
+# look-alikes, lowering it splits: on six validation rooms half as many wrong cost a fifth of the right ones. The goal's
+# 0.02 is out of reach of nano's looks: with perfect tracks and galleries they find half of what comes back at 0.035.
+ALLOWED = 0.04
 # How far the curve may be moved, in cosine, and how much flatter or steeper it may be made. Pairs count one by one,
-# but the memory takes the best of them with a lead over the next: it can do with less likeness and needs more lead.
-SHIFTS = (-0.08, -0.04, 0.0)
-STEEPER = (0.7, 1.0)
+# but the memory takes the best of them: it can do with less likeness, or needs more.
+SHIFTS = (-0.04, -0.02, 0.0, 0.02)
+STEEPER = (0.7, 0.85, 1.0)
 
 
 def pairs(
