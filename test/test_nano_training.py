@@ -83,6 +83,23 @@ def test_a_part_is_told_from_the_same_part_of_another_thing(bank: Bank) -> None:
     assert right.tolist() == [1, 1, 0] and worth.all(), 'the handle of a door is not one of a drawer'
 
 
+def test_a_whole_image_shows_what_any_thing_in_it_is_called() -> None:
+    handle = {'names': ['handle'], 'colours': ['red'], 'owned': ['drawer handle']}
+    frame = train.Example({}, np.zeros(0), np.zeros(0), 1, [handle], complete=True, group='')
+    asked = [
+        Asked('', 'handle'),
+        Asked('red', 'handle'),
+        Asked('', 'drawer handle', owned=True),
+        Asked('blue', 'handle'),
+    ]
+    right = torch.tensor([[4.0, 4.0, 4.0, -4.0]])
+    assert train.image_loss(right, asked, [frame]) < 0.1
+    for column in range(len(asked)):
+        wrong = right.clone()
+        wrong[0, column] *= -1
+        assert train.image_loss(wrong, asked, [frame]) > 0.9, asked[column]
+
+
 def test_an_altered_photo_keeps_its_thing_in_its_box() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     image[100:200, 300:420] = 200

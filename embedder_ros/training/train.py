@@ -29,7 +29,7 @@ from embedder_ros.training.extract import overlaps
 from embedder_ros.training.losses import focal_terms
 from embedder_ros.training.network import Head, Texts, bounded
 from embedder_ros.training.photos import class_names, owners
-from embedder_ros.training.phrases import Asked, Bank, ask, truth
+from embedder_ros.training.phrases import GENERIC, Asked, Bank, ask, truth
 
 INPUTS = ('features', 'pooled', 'classes', 'coco', 'look', 'geometry')
 ROWS = 40  # boxes of one frame in a step
@@ -342,14 +342,20 @@ def individual(rows: Tensor, examples: list[Example], frame: np.ndarray, iou: np
 
 
 def image_loss(logits: Tensor, asked: list[Asked], examples: list[Example]) -> Tensor:
-    """Whole image against phrases: true when something in it is so named; unlabelled frames say only what is there."""
+    """Whole image against phrases: true when one is true of something in it; other frames say only what is there."""
     right, worth = torch.zeros_like(logits), torch.ones_like(logits)
     for row, example in enumerate(examples):
-        names = {n for t in example.things for n in t['names']}
+        names = [(t, n) for t in example.things for n in (*t['names'], *t['owned'], *GENERIC)]
+        said = {(colour, n) for t, n in names for colour in ('', *t['colours'])}
+        unsaid = {n for t, n in names if not t['colours']}
         for column, phrase in enumerate(asked):
-            right[row, column] = float(not phrase.colour and phrase.noun in names)
-            if phrase.colour or (not example.complete and not right[row, column]):
-                worth[row, column] = 0.1 * float(not phrase.colour)
+            right[row, column] = float((phrase.colour, phrase.noun) in said)
+            if right[row, column]:
+                continue
+            if phrase.colour and (phrase.noun in unsaid or not example.complete):
+                worth[row, column] = 0.0
+            elif not example.complete:
+                worth[row, column] = 0.1
     error = F.binary_cross_entropy_with_logits(logits, right, reduction='none')
     return (worth * error).sum() / (right.sum() + 1)
 

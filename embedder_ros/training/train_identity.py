@@ -85,7 +85,8 @@ def gather(head: Head, examples: list[Example]) -> Views:
             for row in shown:
                 thing = example.things[example.owner[row]]
                 rows.setdefault(example.group, {}).setdefault(thing['instance'], []).append(count)
-                look = (thing['names'][0], *thing['colours'])
+                twin = thing['instance'].partition('~')[2]  # with another surface, see scenes/reid_bags.py
+                look = (thing['names'][0], *thing['colours'], twin)
                 looks[thing['instance']] = kinds.setdefault(look, len(kinds))
                 frames.append(number)
                 count += 1

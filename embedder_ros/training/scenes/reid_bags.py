@@ -37,7 +37,7 @@ from embedder_ros.types import NANOSECONDS, Frame
 
 START = 1_760_800_000 * NANOSECONDS
 PERIOD = NANOSECONDS // 5
-FRAMES = 15  # of each camera in a session
+FRAMES = 15  # of each camera in a session of 3 s
 CAMERAS = ('front', 'side')
 GAPS = (4, 12, 20, 30, 45, 60)  # seconds between sessions, in an order of their own in every scene
 TWINS = 4  # look-alikes per scene
@@ -135,21 +135,21 @@ def _exchange(
         poses[first + n] = homes[twin.of] if free and rng.random() < 0.7 else None
 
 
-def robot(scene: Scene, rng: np.random.Generator) -> list[Camera]:
+def robot(scene: Scene, rng: np.random.Generator, frames: int) -> list[Camera]:
     """The way of camera `front` through one session: a robot that comes from somewhere and passes by."""
     wide = scene.top.x1 - scene.top.x0
     middle = np.array([rng.uniform(-0.2, 0.2) * wide, 0.0, scene.top.height + rng.uniform(-0.15, 0.05)])
     reach, turn, rise = rng.uniform(1.0, 1.5), rng.uniform(-0.5, 0.3), rng.uniform(0.3, 0.75)
     walk, swing = rng.uniform(-0.35, 0.35), rng.uniform(-0.12, 0.12)
-    way = np.linspace(-0.5, 0.5, FRAMES)
+    way = np.linspace(-0.5, 0.5, frames)
     return [_view(middle + [walk * s, 0, 0], reach, turn + swing * s, rise, 52.0, scene) for s in way]
 
 
-def fixed(scene: Scene, rng: np.random.Generator) -> list[Camera]:
+def fixed(scene: Scene, rng: np.random.Generator, frames: int) -> list[Camera]:
     """Camera `side`, which hangs where it hangs in all sessions."""
     middle = np.array([0.0, 0.0, scene.top.height - 0.05])
     view = _view(middle, rng.uniform(1.3, 1.6), rng.uniform(0.3, 0.8), rng.uniform(0.5, 0.8), 55.0, scene)
-    return [view] * FRAMES
+    return [view] * frames
 
 
 def _view(target: Array, reach: float, turn: float, rise: float, fovy: float, scene: Scene) -> Camera:
@@ -166,24 +166,28 @@ class Taken:
     entry: dict[str, Any]
 
 
-def render(seed: int, number: int, *, held_out: bool = True) -> tuple[list[Twin], Iterator[Taken]]:
+def render(
+    seed: int, number: int, *, held_out: bool = True, frames: int = FRAMES
+) -> tuple[list[Twin], Iterator[Taken]]:
     """The look-alikes of one scene, and its frames in the order of their stamps."""
     rng = np.random.default_rng([seed, number])
     scene = (compose.table_top, compose.kitchen)[number % 2](rng, f'r{seed}_{number:03d}', held_out=held_out)
     look_alikes = twins(scene.things, rng)
-    return look_alikes, _frames(scene, look_alikes, rng, START + number * 3600 * NANOSECONDS)
+    return look_alikes, _frames(scene, look_alikes, rng, START + number * 3600 * NANOSECONDS, frames)
 
 
-def _frames(scene: Scene, look_alikes: Sequence[Twin], rng: np.random.Generator, start: int) -> Iterator[Taken]:
+def _frames(
+    scene: Scene, look_alikes: Sequence[Twin], rng: np.random.Generator, start: int, frames: int
+) -> Iterator[Taken]:
     stage = Stage([*scene.things, *(twin.thing for twin in look_alikes)], scene.scenery)
     labeller = Labeller(stage)
-    side, grain = fixed(scene, rng), int(rng.integers(1 << 30))
+    side, grain = fixed(scene, rng, frames), int(rng.integers(1 << 30))
     try:
         for session in sessions(scene, look_alikes, rng, start):
             stage.arrange(session.poses)
             stage.light(session.lamps, session.ambient)
-            paths = dict(zip(CAMERAS, (robot(scene, rng), side), strict=True))
-            for i in range(FRAMES):
+            paths = dict(zip(CAMERAS, (robot(scene, rng, frames), side), strict=True))
+            for i in range(frames):
                 for n, name in enumerate(CAMERAS):
                     stamp = session.start + i * PERIOD + n * PERIOD // 3  # free-running cameras
                     image, objects = _shot(stage, labeller, paths[name][i], session, grain + n)
@@ -206,7 +210,7 @@ def _topic(camera: str) -> str:
     return f'/{camera}/image_raw/compressed'
 
 
-def write(out: Path, scenes: int, seed: int, *, held_out: bool = True) -> None:
+def write(out: Path, scenes: int, seed: int, *, held_out: bool = True, frames: int = FRAMES) -> None:
     """Write bags and truths under `out`; those that are whole already stay."""
     out.mkdir(parents=True, exist_ok=True)
     for number in tqdm(range(scenes), unit='scene'):
@@ -214,17 +218,17 @@ def write(out: Path, scenes: int, seed: int, *, held_out: bool = True) -> None:
         truth = out / f'{name}_truth.json'
         if truth.exists():
             continue
-        look_alikes, taken = render(seed, number, held_out=held_out)
-        frames = []
+        look_alikes, taken = render(seed, number, held_out=held_out, frames=frames)
+        entries = []
         with BagWriter(out / name) as bag:
             for one in taken:
                 bag.image(one.frame, compressed=True)
-                frames.append(one.entry)
+                entries.append(one.entry)
         listed = [
             {'instance': t.thing.instance, 'of': t.thing.instance.removesuffix(f'~{t.how}'), 'how': t.how}
             for t in look_alikes
         ]
-        content = {'topic': _topic(CAMERAS[0]), 'frames': frames, 'queries': [], 'twins': listed}
+        content = {'topic': _topic(CAMERAS[0]), 'frames': entries, 'queries': [], 'twins': listed}
         truth.write_text(json.dumps(content, separators=(',', ':')))
 
 
@@ -235,8 +239,11 @@ def main() -> None:
     parser.add_argument('--scenes', type=int, default=6)
     parser.add_argument('--seed', type=int, default=11)
     parser.add_argument('--trained-shapes', action='store_true', help='shapes that training takes, to train on')
+    parser.add_argument(
+        '--frames', type=int, default=FRAMES, help='of each camera in a session; two are enough to train on'
+    )
     given = parser.parse_args()
-    write(given.out, given.scenes, given.seed, held_out=not given.trained_shapes)
+    write(given.out, given.scenes, given.seed, held_out=not given.trained_shapes, frames=given.frames)
 
 
 if __name__ == '__main__':
