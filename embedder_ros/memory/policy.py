@@ -14,8 +14,8 @@ from embedder_ros.types import NANOSECONDS, Calibration, UserError
 
 # Odds by which the first must beat the second. Little, because a lead says little: on the rendered validation rooms the
 # wrong ones are look-alikes of which only the original is known, so that 4 instead of 1.25 left out three in ten of
-# the right ones at the same precision. Raising it leaves things undecided that were remembered twice or have a look-alike,
-# lowering it to 1 swaps equal twins.
+# the right ones at the same precision. Raising it leaves things undecided that were remembered twice or have a
+# look-alike, lowering it to 1 swaps equal twins.
 MARGIN_ODDS = 1.25
 # Odds by which a look-alike at the remembered place beats one elsewhere. Raising it lets the place overrule appearance.
 PLACE_ODDS = 8.0
