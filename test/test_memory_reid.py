@@ -13,7 +13,7 @@ from memory_world import DIM, LEFT, MIDDLE, MODEL, RIGHT, START, PlainStore, Rob
 from embedder_ros.memory.memory import Memory, Place
 from embedder_ros.memory.policy import Settings, cosine_of, limits_of, margin_of
 from embedder_ros.memory.reid import Limits, Same, Span, World, decide, veto
-from embedder_ros.types import NANOSECONDS, Object, Sighting, UserError, unit_rows
+from embedder_ros.types import NANOSECONDS, Object, Sighting, UserError, View, unit_rows
 
 LIMITS = Limits(same=0.8, similar=0.65, margin=0.1, near=0.15)
 WORLD = World('m-1', 'home', 'map', ('now',), max_speed=2.0, slack=0.5)
@@ -406,6 +406,22 @@ def test_reidentify_an_object_and_a_track() -> None:
     robot.watch({'c': (MIDDLE, look(3))})
     again = ask(track_id=robot.tracks['front'][0].track_id, now=robot.now)
     assert again.outcome is YES and again.candidates[0].object_id == robot.tracks['front'][0].object_id
+
+
+@pytest.mark.parametrize(('begins', 'outcome'), [(10, YES), (4, HM)], ids=['never seen at once', 'seen at once'])
+def test_reidentify_what_was_remembered_twice(begins: float, outcome: Same) -> None:
+    robot = Robot()
+    looks = {'a': look(1), 'b': twin(1, 0.9)}
+    times = {'a': (0, 5), 'b': (begins, begins + 5)}
+    for name, vector in looks.items():
+        first, last = (START + round(s * NANOSECONDS) for s in times[name])
+        box = np.array(LEFT if name == 'a' else RIGHT, np.float32)
+        view = View(vector, last, 'front', box, 640, 480, 0.9, 0.9)
+        seen = (Sighting('before', 'front', 1, first, last),)
+        robot.store.put([Object(name, 'home', 'm-1', (view,), seen, 1, first, last, 'front', box, 640, 480)])
+    answer = robot.memory.reidentify(embedding=unit_rows(looks['a'] + looks['b']), now=START + 60 * NANOSECONDS)
+    assert answer.outcome is outcome and len(answer.candidates) == 2
+    assert answer.reasons == ({} if outcome is YES else {'small_margin': 1})
 
 
 def test_reidentify_refuses_what_it_cannot_read() -> None:

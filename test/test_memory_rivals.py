@@ -61,9 +61,19 @@ def test_two_objects(other: Known, expected: bool) -> None:
 
 def test_any_sighting_proves_them_two() -> None:
     b = known('b', twin(1, 0.9), **LATER)
-    assert not seen_at_once(A.object, b.object)
+    assert not seen_at_once([A.object, b.object])[0, 1]
     before = replace(b.object.sightings[0], first=START, last=START + NANOSECONDS)
-    assert seen_at_once(A.object, replace(b.object, sightings=(before, *b.object.sightings)))
+    twice = replace(b.object, sightings=(before, *b.object.sightings))
+    assert seen_at_once([A.object, b.object, twice]).tolist() == [[1, 0, 1], [0, 1, 1], [1, 1, 1]]
+    never = replace(b.object, sightings=())
+    assert seen_at_once([A.object, never, twice]).tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+def test_only_those_in_question_are_compared() -> None:
+    halves = [A, known('b', twin(1, 0.9), **LATER), known('c', twin(1, 0.9), first=20, last=25, box=RIGHT)]
+    assert not rivals(halves, SAME).any()
+    some = rivals(halves, SAME, np.array([[True, False, True], [False, True, False]]))
+    assert not some[0, 2] and not some[2, 0] and some[1].all() and some[:, 1].all()
 
 
 def test_nothing_known_has_no_rivals() -> None:

@@ -36,7 +36,7 @@ from embedder_ros.types import NANOSECONDS, FloatArray, ModelInfo
 
 GOAL_GAP = 60.0  # seconds up to which the headline counts
 OFF = 10.0  # seconds of a pause in which the restart is made
-MARGIN_ODDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # of the curve; 1 never refuses for a rival
+MARGIN_ODDS = (1.0, 1.25, 2.0, 4.0, 8.0, 16.0)  # of the curve; 1 never refuses for a rival, 1.25 is the default
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)  # of the nearest neighbour's curve
 
 

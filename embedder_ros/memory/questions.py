@@ -15,6 +15,7 @@ import numpy as np
 from embedder_ros.memory.known import Known, Working
 from embedder_ros.memory.policy import Settings
 from embedder_ros.memory.reid import Decision, Limits, Same, Span, World, decide, veto
+from embedder_ros.memory.rivals import rivals
 from embedder_ros.memory.store import Filter, Store, StoredFrame
 from embedder_ros.memory.views import Gallery, apart, similarities
 from embedder_ros.types import (
@@ -156,7 +157,8 @@ class Questions:
             if why:
                 possible[0, j] = False
                 reasons[why] = reasons.get(why, 0) + 1
-        verdict = decide(cosines, possible, limits)[0]
+        distinct = rivals(known, limits.same, possible & (cosines >= limits.similar))
+        verdict = decide(cosines, possible, limits, distinct=distinct)[0]
         if verdict.reason:
             reasons[verdict.reason] = 1
         order = [int(j) for j in np.argsort(-cosines[0], kind='stable') if possible[0, j]]

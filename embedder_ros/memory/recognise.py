@@ -396,7 +396,7 @@ class Recogniser:
             held=held,
             near=near,
             asked=is_asked,
-            distinct=rivals(columns, self.limits.same),
+            distinct=rivals(columns, self.limits.same, possible),
             apart=apart(np.stack([t.box for t, _ in free])),
         )
 

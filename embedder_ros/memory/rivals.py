@@ -22,15 +22,23 @@ from embedder_ros.types import NANOSECONDS, Object, box_iou
 ONE_TIME, ONE_THING = NANOSECONDS // 2, 0.2
 
 
-def rivals(known: Sequence[Known], same: float) -> Bools:
+def rivals(known: Sequence[Known], same: float, open_pairs: Bools | None = None) -> Bools:
     """(C, C) False where two objects may be one thing remembered twice.
 
     Args:
         known: the objects, each with a view.
         same: identity cosine from which two that were never seen together may be one. Lowering it lets a thing that
             was never seen beside its look-alike be merged with it.
+        open_pairs: (T, C) which tracks may be which objects. Objects that compete for no track count as rivals unseen,
+            which spares time.
     """
-    return _two_boxes([k.object for k in known]) & ~_halves(known, same)
+    which = np.arange(len(known))
+    if open_pairs is not None:
+        which = np.flatnonzero(open_pairs[open_pairs.sum(axis=1) > 1].any(axis=0))
+    some = [known[i] for i in which.tolist()]
+    distinct = np.ones((len(known), len(known)), bool)
+    distinct[np.ix_(which, which)] = _two_boxes([k.object for k in some]) & ~_halves(some, same)
+    return distinct
 
 
 def _two_boxes(objects: Sequence[Object]) -> Bools:
@@ -48,15 +56,23 @@ def _halves(known: Sequence[Known], same: float) -> Bools:
     galleries = [k.gallery for k in known]
     cosines = similarities(galleries, galleries)
     alike = np.maximum(cosines, cosines.T) >= same
-    for i, j in np.argwhere(np.triu(alike, 1)):
-        alike[i, j] = alike[j, i] = not seen_at_once(known[i].object, known[j].object)
+    twins = np.flatnonzero(alike.sum(axis=1) > 1)  # each is like itself
+    pairs = np.ix_(twins, twins)
+    alike[pairs] &= ~seen_at_once([known[i].object for i in twins.tolist()])
     return np.asarray(alike)
 
 
-def seen_at_once(a: Object, b: Object) -> bool:
-    """Whether one camera saw both objects at one time, as far as their sightings are kept."""
-    return any(
-        (s.run, s.camera) == (t.run, t.camera) and s.first <= t.last and t.first <= s.last
-        for s in a.sightings
-        for t in b.sightings
-    )
+def seen_at_once(objects: Sequence[Object]) -> Bools:
+    """(C, C) whether one camera saw two objects at one time, as far as their sightings are kept; True for itself."""
+    numbers: dict[tuple[str, str], int] = {}
+    seen = [
+        (owner, numbers.setdefault((s.run, s.camera), len(numbers)), s.first, s.last)
+        for owner, thing in enumerate(objects)
+        for s in thing.sightings
+    ]
+    owner, camera, first, last = np.array(seen, np.int64).reshape(-1, 4).T
+    meet = (camera[:, None] == camera) & (first[:, None] <= last) & (first <= last[:, None])
+    together = np.eye(len(objects), dtype=bool)
+    a, b = np.nonzero(meet)
+    together[owner[a], owner[b]] = True
+    return together
