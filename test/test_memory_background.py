@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from memory_world import LEFT, RIGHT, PlainStore, Robot, look, twin
+from memory_world import LEFT, MODEL, RIGHT, PlainStore, Robot, look, twin
 
 from embedder_ros.memory.finder import UNFETCHED, Finder
 from embedder_ros.memory.store import Filter, Hit
@@ -100,7 +100,7 @@ def test_a_search_that_fails_is_tried_again(robot: Robot) -> None:
 
 
 def test_a_camera_that_falls_silent_does_not_keep_the_others_waiting() -> None:
-    finder = Finder(PlainStore(), 8, 0.5, background=True)
+    finder = Finder(PlainStore(), 8, 0.5, MODEL.identity, background=True)
     finder.ask('silent', [1], look(1)[None])
     finder.start()
     finder._running.result()  # type: ignore[union-attr]
@@ -117,7 +117,7 @@ def test_a_camera_that_falls_silent_does_not_keep_the_others_waiting() -> None:
 def test_without_a_thread_the_result_is_there_at_once() -> None:
     robot = Robot()
     ids = robot.watch(A)
-    finder = Finder(robot.store, 8, 0.5, background=False)
+    finder = Finder(robot.store, 8, 0.5, MODEL.identity, background=False)
     finder.ask('front', [7, 8], np.stack([look(1), look(5)]))
     assert not finder.searching
     assert finder.take('front') == [(7, [ids['a']]), (8, [])] and finder.take('front') == []

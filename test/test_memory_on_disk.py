@@ -77,7 +77,7 @@ def test_forgotten_is_gone_everywhere(robot: Robot, tmp_path: Path) -> None:
 
 
 def test_twins_stay_two_over_processes(robot: Robot, tmp_path: Path) -> None:
-    twins = {'a': (LEFT, look(1)), 'b': (RIGHT, twin(1, 0.96))}
+    twins = {'a': (LEFT, look(1)), 'b': (RIGHT, twin(1, 0.99))}
     ids = robot.watch(twins)
     again = next_process(robot, tmp_path, 'run-2')
     assert set(again.watch({'x': (MIDDLE, look(1))}).values()) == {''}

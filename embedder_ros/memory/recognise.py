@@ -23,7 +23,7 @@ from embedder_ros.memory.finder import Finder, Found
 from embedder_ros.memory.known import Known, TrackKey, Working
 from embedder_ros.memory.live import Live
 from embedder_ros.memory.policy import Settings, limits_of
-from embedder_ros.memory.reid import Same, Verdict, World, decide, veto
+from embedder_ros.memory.reid import Bools, Same, Verdict, World, decide, veto
 from embedder_ros.memory.report import Report
 from embedder_ros.memory.rivals import rivals
 from embedder_ros.memory.seen import Seen, offer
@@ -106,7 +106,9 @@ class Recogniser:
         self.limits = limits_of(settings, calibration)
         self._person_from = calibration.found if settings.person < 0 else settings.person
         self._restarts = 0
-        self.finder = Finder(store, settings.neighbours, self.limits.similar - SLACK, background=background)
+        self._read = 0  # objects that this frame's tracks needed from the store
+        least = self.limits.similar - SLACK
+        self.finder = Finder(store, settings.neighbours, least, model.identity, background=background)
 
     @property
     def world(self) -> World:
@@ -137,8 +139,9 @@ class Recogniser:
         if shown:
             for track, live in shown:
                 self._look(seen, track, live)
-            self._mark_overlaps(shown)
-            self._recognise(seen, shown)
+            on_top = self._on_top(shown)
+            self._mark_overlaps(shown, on_top)
+            self._recognise(seen, shown, on_top)
             for track, live in shown:
                 if live.object_id and not live.doubts:
                     self._refresh(seen, track, live)
@@ -292,17 +295,22 @@ class Recogniser:
             except UserError as error:
                 self._report.refused(error)
 
-    def _mark_overlaps(self, shown: Shown) -> None:
+    def _on_top(self, shown: Shown) -> Bools:
+        """(T, T) which boxes are on top of each other; worked out only while there are tracks without an object."""
+        if all(live.object_id for _, live in shown):
+            return np.zeros((len(shown), len(shown)), bool)
+        boxes = np.stack([t.box for t, _ in shown])
+        return np.asarray(box_iou(boxes, boxes) >= self._settings.duplicate_iou)
+
+    def _mark_overlaps(self, shown: Shown, on_top: Bools) -> None:
         """Tell every track without an object which objects it is seen beside, and which it is a second box of."""
         free = [i for i, (_, live) in enumerate(shown) if not live.object_id]
         bound = [i for i, (_, live) in enumerate(shown) if live.object_id]
         if not free or not bound:
             return
-        boxes = np.stack([t.box for t, _ in shown])
-        on_top = box_iou(boxes[free], boxes[bound]) >= self._settings.duplicate_iou
         objects = np.array([shown[i][1].object_id for i in bound])
         numbers = np.array([shown[i][1].track_id for i in bound])
-        for i, over in zip(free, on_top, strict=True):
+        for i, over in zip(free, on_top[np.ix_(free, bound)], strict=True):
             live = shown[i][1]
             if over.any() and not live.second_box_of:
                 self._counts['duplicate'] += 1
@@ -311,30 +319,30 @@ class Recogniser:
 
     # Recognising tracks that have no object yet.
 
-    def _recognise(self, seen: Seen, shown: Shown) -> None:
+    def _recognise(self, seen: Seen, shown: Shown, on_top: Bools) -> None:
         """Decide about the tracks that were searched for, and ask for the next ones."""
-        camera = seen.observation.camera
+        camera, self._read = seen.observation.camera, 0
         try:
-            self._settle(seen, shown, self.finder.take(camera))
+            self._settle(seen, shown, on_top, self.finder.take(camera))
             if self.finder.idle:
-                self._ask(seen, shown)
-            self._settle(seen, shown, self.finder.take(camera))
+                self._ask(seen, shown, on_top)
+            self._settle(seen, shown, on_top, self.finder.take(camera))
         except UserError as error:
             self._report.refused(error)
 
-    def _ask(self, seen: Seen, shown: Shown) -> None:
-        due = [live for t, live in self._comparable(shown) if self._asks(t, live, seen.observation.stamp)]
+    def _ask(self, seen: Seen, shown: Shown, on_top: Bools) -> None:
+        due = [live for t, live in self._comparable(shown, on_top) if self._asks(t, live, seen.observation.stamp)]
         due.sort(key=lambda live: (live.compared, -live.gallery.best))
         due = due[: self._settings.searches]
         if due:
             vectors = np.stack([live.gallery.mean for live in due])
             self.finder.ask(seen.observation.camera, [live.track_id for live in due], vectors)
 
-    def _settle(self, seen: Seen, shown: Shown, found: Found) -> None:
+    def _settle(self, seen: Seen, shown: Shown, on_top: Bools, found: Found) -> None:
         """Decide about the tracks that are still in view and have no object yet."""
         if not found:
             return
-        free = self._comparable(shown)
+        free = self._comparable(shown, on_top)
         number = {live.track_id: i for i, (_, live) in enumerate(free)}
         found = self._affordable([(number[n], ids) for n, ids in found if n in number])
         if not found:
@@ -348,27 +356,28 @@ class Recogniser:
         """As many as can be decided in this frame, at least one; the others are asked for again."""
         reads: set[str] = set()
         for n, (_, ids) in enumerate(found):
-            reads.update(i for i in ids if i not in self._working)
-            if n and len(reads) > READS:
-                return found[:n]
+            more = reads.union(i for i in ids if i not in self._working)
+            if self._read + len(more) > READS and (n or self._read):
+                found = found[:n]
+                break
+            reads = more
+        self._read += len(reads)
         return found
 
-    def _comparable(self, shown: Shown) -> Shown:
+    def _comparable(self, shown: Shown, on_top: Bools) -> Shown:
         """Tracks that may be things: the better of two boxes that overlap much, on a bound one only if both fit."""
-        wanted = [i for i, (_, live) in enumerate(shown) if not live.object_id]
-        if not wanted:
-            return []
-        boxes = np.stack([t.box for t, _ in shown])
-        on_top = box_iou(boxes, boxes) >= self._settings.duplicate_iou
+        bound = np.array([bool(live.object_id) for _, live in shown])
+        under = on_top & bound
+        on_bound, taken = under.any(axis=1), np.zeros(len(shown), bool)
         free: list[int] = []
-        for i in sorted(wanted, key=lambda i: -shown[i][1].gallery.best):
+        for i in sorted(np.flatnonzero(~bound).tolist(), key=lambda i: -shown[i][1].gallery.best):
             live = shown[i][1]
-            under = [shown[j][1] for j in np.flatnonzero(on_top[i]) if shown[j][1].object_id]
-            second = any(min(live.fit, below.fit) < FITS for below in under)
-            if live.person or live.forgotten or not live.gallery.views or second or on_top[i, free].any():
+            second = on_bound[i] and any(min(live.fit, shown[j][1].fit) < FITS for j in np.flatnonzero(under[i]))
+            if live.person or live.forgotten or not live.gallery.views or second or taken[i]:
                 continue
-            live.put_on(bool(under))
+            live.put_on(bool(on_bound[i]))
             free.append(i)
+            taken |= on_top[i]
         return [shown[i] for i in free]
 
     def _asks(self, track: Track, live: Live, stamp: int) -> bool:
@@ -389,16 +398,21 @@ class Recogniser:
             if why and is_asked[i] and not lives[i].on_top and columns[j].object.object_id not in lives[i].vetoed:
                 lives[i].vetoed.add(columns[j].object.object_id)
                 self._counts[why] += 1
-        return decide(
-            cosines,
-            possible,
+        some = np.flatnonzero(possible.any(axis=1))  # the others are nothing known, and nobody's rivals
+        decided = decide(
+            cosines[some],
+            possible[some],
             self.limits,
-            held=held,
-            near=near,
-            asked=is_asked,
+            held=held[some],
+            near=near[some],
+            asked=is_asked[some],
             distinct=rivals(columns, self.limits.same, possible),
-            apart=apart(np.stack([t.box for t, _ in free])),
+            apart=apart(np.stack([t.box for t, _ in free])[some]),
         )
+        verdicts = [Verdict(Same.UNKNOWN)] * len(free)
+        for i, verdict in zip(some.tolist(), decided, strict=True):
+            verdicts[i] = verdict
+        return verdicts
 
     def _at_place(self, live: Live, known: Object) -> bool:
         if live.late is None or known.position is None or known.position_frame != self._map_frame:
@@ -461,6 +475,7 @@ class Recogniser:
             made = [(live, self._made(seen, live)) for live in new[:room]]
             if made:
                 self._working.add([known for _, known in made])
+                self.finder.added((known.object.object_id, known.gallery.looks) for _, known in made)
         except UserError as error:
             self._report.refused(error)
             made = []
