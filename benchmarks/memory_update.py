@@ -107,16 +107,17 @@ def watch(memory: Memory, scene: Iterator[Any], count: int, *, live: bool) -> di
     clock, processor, complete = [], [], -1
     for n in range(count):
         observation, tracks = next(scene)
-        begin, used = time.perf_counter(), time.process_time()
+        begin, begun = time.perf_counter(), time.process_time()
         named = memory.update(observation, tracks, now=observation.stamp)
         clock.append((time.perf_counter() - begin) * 1e3)
-        processor.append((time.process_time() - used) * 1e3)
+        processor.append((time.process_time() - begun) * 1e3)
         if complete < 0 and all(t.object_id for t in named):
             complete = n + 1
         if live:
             time.sleep(max(0.0, 1 / FPS - clock[-1] / 1e3))
     times = percentiles(clock, 1) | {'max': round(max(clock), 1)}
-    return times | {'processor_p50': percentiles(processor, 1)['p50'], 'frames_until_known': complete}
+    used = {f'processor_{k}': v for k, v in percentiles(processor, 1).items()}
+    return times | used | {'frames_until_known': complete}
 
 
 def timed(ask: Callable[[], Any], repeats: int) -> dict[str, float]:
