@@ -70,6 +70,20 @@ def test_what_is_remembered_meanwhile_is_added_to_the_answers(monkeypatch: pytes
     store.close()
 
 
+def test_a_track_may_ask_for_nearer_objects_only() -> None:
+    store, rows = open_store('', MAP, MODEL), vectors(2)
+    finder = Finder(store, 2, 0.9, MODEL.identity, background=False)
+    store.put([thing('mine', rows[0]), thing('alike', unit_rows(rows[:1] + 0.3 * rows[1:])[0])])
+    finder.ask('left', [10, 11], rows[[0, 0]], np.array([0.9, 0.99], np.float32))
+    assert finder.take('left') == [(10, ['mine', 'alike']), (11, ['mine'])]
+    finder.ask('left', [10, 11], rows[[0, 0]], np.array([0.99, 0.9], np.float32))
+    assert finder.take('left') == [(10, ['mine']), (11, ['mine', 'alike'])], 'of the same search'
+    turned = unit_rows(rows[[0]] + 0.05 * rows[1:])
+    finder.ask('left', [11], turned, np.array([0.99], np.float32))
+    assert finder.take('left') == [(11, ['mine', 'alike'])], 'another view: its cosines are not known'
+    store.close()
+
+
 def test_what_is_remembered_during_a_search_is_not_missed() -> None:
     store, rows = open_store('', MAP, MODEL), vectors(2)
     store.put([thing('other', rows[1])])

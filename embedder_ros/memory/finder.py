@@ -50,6 +50,11 @@ class _Answer:
     look: FloatArray
     found: dict[str, float]
 
+    def near(self, vector: FloatArray, least: float) -> list[str]:
+        """Those that reach this cosine; all when it was searched with another vector than the one that asks now."""
+        exact = bool(np.array_equal(vector, self.vector))
+        return [i for i, cosine in self.found.items() if cosine >= least or not exact]
+
 
 class Finder:
     """One search at a time. Not thread-safe; all methods are called with the memory's lock.
@@ -68,7 +73,7 @@ class Finder:
     ) -> None:  # fmt: skip
         self._store, self._neighbours, self._least, self._identity = store, neighbours, least, identity
         self._thread = ThreadPoolExecutor(1, 'memory-search') if background else None
-        self._asked: tuple[str, Sequence[int], FloatArray] | None = None
+        self._asked: tuple[str, Sequence[int], FloatArray, FloatArray] | None = None
         self._running: Future[Hits] | None = None
         self._unfetched = 0
         self._asks = 0
@@ -86,15 +91,23 @@ class Finder:
         """Whether the store is busy with a search."""
         return self._running is not None and not self._running.done()
 
-    def ask(self, camera: str, tracks: Sequence[int], vectors: FloatArray) -> None:
-        """Look for the objects of a camera's tracks, (T, D) unit."""
+    def ask(self, camera: str, tracks: Sequence[int], vectors: FloatArray, least: FloatArray | None = None) -> None:
+        """Look for the objects of a camera's tracks.
+
+        Args:
+            camera: whose tracks.
+            tracks: T ids.
+            vectors: (T, D) unit.
+            least: (T,) identity cosine that an object needs, not below the finder's; None means that one.
+        """
+        least = np.full(len(tracks), self._least, np.float32) if least is None else least
         self._asks += 1
         self._answers = {key: a for key, a in self._answers.items() if self._asks - a.asked < RECENT}
-        self._again = self._answered(camera, tracks, vectors)
+        self._again = self._answered(camera, tracks, vectors, least)
         answered = {n for n, _ in self._again}
         left = [i for i, n in enumerate(tracks) if n not in answered]
         if len(left) > WORTH * len(tracks):
-            self._asked, self._unfetched = (camera, [tracks[i] for i in left], vectors[left]), 0
+            self._asked, self._unfetched = (camera, [tracks[i] for i in left], vectors[left], least[left]), 0
 
     def start(self) -> None:
         """Begin the search that was asked for, if there is a thread; last in a frame, since it takes the store."""
@@ -110,17 +123,17 @@ class Finder:
         """What the search found, once it has ended."""
         if self._asked is None:
             return []
-        asked_by, tracks, vectors = self._asked
+        asked_by, tracks, vectors, least = self._asked
         if asked_by != camera:
             self._give_up()
             return []
         if self._thread is None:
             self._asked = None
-            return self._kept(camera, tracks, vectors, self._search(vectors))
+            return self._kept(camera, tracks, vectors, least, self._search(vectors))
         if self._running is None or not self._running.done():
             return []
         running, self._asked, self._running = self._running, None, None
-        return self._kept(camera, tracks, vectors, running.result())
+        return self._kept(camera, tracks, vectors, least, running.result())
 
     def added(self, new: Iterable[tuple[str, FloatArray]]) -> None:
         """Take note of objects that were just stored: their ids, each with its (n, K) identity views."""
@@ -143,12 +156,12 @@ class Finder:
                 if len(found) > self._neighbours:
                     del found[min(found, key=found.__getitem__)]
 
-    def _answered(self, camera: str, tracks: Sequence[int], vectors: FloatArray) -> Found:
+    def _answered(self, camera: str, tracks: Sequence[int], vectors: FloatArray, least: FloatArray) -> Found:
         """Those of the tracks that were searched for a moment ago and look as they did."""
-        asked = ((n, vector, self._answers.get((camera, n))) for n, vector in zip(tracks, vectors, strict=True))
-        return [(n, list(a.found)) for n, vector, a in asked if a and float(vector @ a.vector) >= UNCHANGED]
+        asked = ((n, i, self._answers.get((camera, n))) for i, n in enumerate(tracks))
+        return [(n, a.near(vectors[i], least[i])) for n, i, a in asked if a and vectors[i] @ a.vector >= UNCHANGED]
 
-    def _kept(self, camera: str, tracks: Sequence[int], vectors: FloatArray, hits: Hits) -> Found:
+    def _kept(self, camera: str, tracks: Sequence[int], vectors: FloatArray, least: FloatArray, hits: Hits) -> Found:
         answers = [
             _Answer(self._asks, vector, look, found)
             for vector, look, found in zip(vectors, self._identity(vectors), hits, strict=True)
@@ -156,7 +169,7 @@ class Finder:
         self._answers |= {(camera, n): a for n, a in zip(tracks, answers, strict=True)}
         missed, self._missed = self._missed, []
         self._add(missed)
-        return [(n, list(a.found)) for n, a in zip(tracks, answers, strict=True)]
+        return [(n, a.near(vectors[i], least[i])) for i, (n, a) in enumerate(zip(tracks, answers, strict=True))]
 
     def close(self) -> None:
         """Wait for the search that runs."""

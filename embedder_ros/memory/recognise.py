@@ -42,9 +42,11 @@ from embedder_ros.types import (
     box_iou,
 )
 
-# Cosine by which a search with a track's mean view may fall short of the comparison of all its views. Raising it reads
-# more objects in vain.
+# Cosine by which a search with the mean of a track's views may fall short of the comparison of all of them. Raising it
+# reads more objects in vain.
 SLACK = 0.05
+# The same for a track of one view: stored vectors are rounded.
+ROUNDING = 0.005
 # Objects read from the store per frame; tracks that need more wait. Raising it costs time per frame.
 READS = 24
 PERSON = 'this looks like a person, and people are not identified; parameter allow_person_identity allows it'
@@ -336,7 +338,10 @@ class Recogniser:
         due = due[: self._settings.searches]
         if due:
             vectors = np.stack([live.gallery.mean for live in due])
-            self.finder.ask(seen.observation.camera, [live.track_id for live in due], vectors)
+            similar = self.limits.similar
+            least = [similar - (SLACK if len(live.gallery.views) > 1 else ROUNDING) for live in due]
+            tracks = [live.track_id for live in due]
+            self.finder.ask(seen.observation.camera, tracks, vectors, np.array(least, np.float32))
 
     def _settle(self, seen: Seen, shown: Shown, on_top: Bools, found: Found) -> None:
         """Decide about the tracks that are still in view and have no object yet."""
