@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ INDIVIDUAL_SHARE, HISTOGRAM_SHARE = 0.8, 0.6  # of the identity view; their squa
 def main() -> None:
     """Command line of this stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--trained', type=Path, required=True)
+    parser.add_argument('--trained', type=Path, nargs='+', required=True, help='of several runs, see `averaged`')
     parser.add_argument('--classes', type=Path, required=True)
     parser.add_argument('--coco', type=Path, required=True)
     parser.add_argument(
@@ -57,15 +58,25 @@ def main() -> None:
     )
     args = parser.parse_args()
     classes = class_names(args.classes) + class_names(args.coco)
-    bank = Bank(args.out / 'vocab.txt', classes, args.trained / 'phrases.npz')
+    last = args.trained[-1]
+    bank = Bank(args.out / 'vocab.txt', classes, last / 'phrases.npz')
     head, texts, proposals = Head(), Texts(int(bank.class_rows.max()) + 1), Proposals()
     for network, name in ((head, 'head'), (texts, 'texts'), (proposals, 'proposals')):
-        network.load_state_dict(torch.load(args.trained / f'{name}.pt'))
+        network.load_state_dict(averaged([folder / f'{name}.pt' for folder in args.trained]))
         network.eval()
     write_head(head, args.out / 'head.onnx')
     write_proposals(proposals, args.out / 'proposals.onnx')
-    write_texts(texts, bank, json.loads((args.trained / 'known.json').read_text()), args.out / 'text.npz')
+    write_texts(texts, bank, json.loads((last / 'known.json').read_text()), args.out / 'text.npz')
     finish(args.out, scale=float(texts.scale.detach().exp()), bias=float(texts.bias.detach()))
+
+
+def averaged(files: Sequence[Path]) -> dict[str, Any]:
+    """The mean of several runs' weights, where each run went on from the one before.
+
+    It keeps most of what the last learned and of what it forgot (Wortsman et al. 2022, "Model soups").
+    """
+    states = [torch.load(file) for file in files]
+    return {name: torch.stack([s[name].float() for s in states]).mean(0).to(v) for name, v in states[-1].items()}
 
 
 def finish(folder: Path, *, scale: float, bias: float) -> None:
