@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-RESULT = Path(__file__).parent / 'results' / 'reid.json'
+from report import RESULTS, table
+
+from embedder_ros.evaluation.estimates import short
+
+RESULT = RESULTS / 'reid.json'
 RECORDINGS = {
     'rooms': 'rendered rooms, gaps up to 60 s',
     'sample': 'sample bag, things hidden 1.5 to 6 s',
@@ -37,19 +41,21 @@ def main() -> None:
 
 def methods(reports: Mapping[str, Any]) -> Iterator[str]:
     """Memory, nearest neighbour and tracker on each recording."""
-    yield (
-        '| recording | method | returns | right | wrong | new | none | precision | recall | wrong an hour '
-        '| in view together |'
+    counts = ('returns', 'right', 'wrong', 'new', 'unnamed')
+    rows = (
+        [
+            RECORDINGS[name] if method == 'memory' else '',
+            told,
+            *(report[method][key] for key in counts),
+            *shares(report[method]),
+            f'{report[method]["wrong_per_hour"]:.0f}',
+            report[method]['covisible'],
+        ]
+        for name, report in reports.items()
+        for method, told in METHODS.items()
     )
-    yield '|---|---|---|---|---|---|---|---|---|---|---|'
-    for name, report in reports.items():
-        for method, told in METHODS.items():
-            row = report[method]
-            counts = ' | '.join(str(row[key]) for key in ('returns', 'right', 'wrong', 'new', 'unnamed'))
-            yield (
-                f'| {RECORDINGS[name] if method == "memory" else ""} | {told} | {counts} | {share(row["precision"])} '
-                f'| {share(row["recall"])} | {row["wrong_per_hour"]:.0f} | {row["covisible"]} |'
-            )
+    counted = ('returns', 'right', 'wrong', 'new', 'none')
+    return table(('recording', 'method', *counted, 'precision', 'recall', 'wrong an hour', 'in view together'), rows)
 
 
 def slid(reports: Mapping[str, Any]) -> Iterator[str]:
@@ -62,13 +68,16 @@ def slid(reports: Mapping[str, Any]) -> Iterator[str]:
 
 def classes(rooms: Mapping[str, Any]) -> Iterator[str]:
     """The memory by gap, pool, camera, light and part."""
-    yield '| rooms, memory by | class | returns | right | wrong | precision | recall |'
-    yield '|---|---|---|---|---|---|---|'
-    for kind, told in CLASSES.items():
-        for number, (name, row) in enumerate(rooms['memory']['by'][kind].items()):
-            yield f'| {"" if number else told} | {name} | {counted(row)} |'
-    yield f'| restart in every pause | | {counted(rooms["restart"])} |'
-    yield f'| parts (handles, drawers) | | {counted(rooms["memory"]["parts"])} |'
+    memory = rooms['memory']
+    named = [
+        ('' if number else told, name, row)
+        for kind, told in CLASSES.items()
+        for number, (name, row) in enumerate(memory['by'][kind].items())
+    ]
+    named += [('restart in every pause', '', rooms['restart']), ('parts (handles, drawers)', '', memory['parts'])]
+    counts = ('returns', 'right', 'wrong')
+    rows = ([told, name, *(row[key] for key in counts), *shares(row)] for told, name, row in named)
+    return table(('rooms, memory by', 'class', *counts, 'precision', 'recall'), rows)
 
 
 def alike(rooms: Mapping[str, Any]) -> Iterator[str]:
@@ -88,39 +97,27 @@ def margins(reports: Mapping[str, Any]) -> Iterator[str]:
     """The memory at other refusal margins."""
     yield 'Refusal margin (odds by which the first must beat the second), precision / recall / wrong an hour:'
     yield ''
-    odds = [f'{row["odds"]:g}' for row in reports['rooms']['margins']]
-    yield f'| odds | {" | ".join(odds)} |'
-    yield '|---' * (len(odds) + 1) + '|'
-    for name, report in reports.items():
-        rows = (f'{both(row)} / {row["wrong_per_hour"]:.0f}' for row in report['margins'])
-        yield f'| {name} | {" | ".join(rows)} |'
+    yield from curve(reports, 'margins', 'odds', lambda row: [*shares(row), f'{row["wrong_per_hour"]:.0f}'])
 
 
 def nearest(reports: Mapping[str, Any]) -> Iterator[str]:
     """Nearest neighbour at other thresholds."""
     yield 'Nearest neighbour, probability needed, precision / recall:'
     yield ''
-    needed = [f'{row["same"]:g}' for row in reports['rooms']['thresholds']]
-    yield f'| | {" | ".join(needed)} |'
-    yield '|---' * (len(needed) + 1) + '|'
-    for name, report in reports.items():
-        yield f'| {name} | {" | ".join(both(row) for row in report["thresholds"])} |'
+    yield from curve(reports, 'thresholds', 'same', shares)
 
 
-def counted(row: Mapping[str, Any]) -> str:
-    """Counts, precision and recall, in cells."""
-    counts = ' | '.join(str(row[key]) for key in ('returns', 'right', 'wrong'))
-    return f'{counts} | {share(row["precision"])} | {share(row["recall"])}'
+def curve(
+    reports: Mapping[str, Any], name: str, by: str, cells: Callable[[Mapping[str, Any]], list[str]]
+) -> Iterator[str]:
+    """A row for each recording and a column for each value of `by`."""
+    head = [by, *(f'{row[by]:g}' for row in reports['rooms'][name])]
+    return table(head, ([k, *(' / '.join(cells(row)) for row in r[name])] for k, r in reports.items()))
 
 
-def both(row: Mapping[str, Any]) -> str:
-    """Precision and recall in one cell."""
-    return f'{share(row["precision"])} / {share(row["recall"])}'
-
-
-def share(value: float) -> str:
-    """0.5 as .500."""
-    return f'{value:.3f}'.removeprefix('0') if value < 1 else '1.0'
+def shares(row: Mapping[str, Any]) -> list[str]:
+    """Precision and recall."""
+    return [short(row['precision'], 3), short(row['recall'], 3)]
 
 
 if __name__ == '__main__':

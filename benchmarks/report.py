@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,13 @@ def percentiles(seconds: Sequence[float], unit: float = 1e6) -> dict[str, float]
     """p50 and p95 of some durations; in microseconds unless `unit` (units per second) says otherwise."""
     p50, p95 = np.percentile(seconds, (50, 95)) * unit
     return {'p50': round(float(p50), 1), 'p95': round(float(p95), 1)}
+
+
+def table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    """Lines of a Markdown table."""
+    rule = '|---' * len(head) + '|'
+    first, *others = (f'| {" | ".join(map(str, cells))} |' for cells in (head, *rows))
+    yield from (first, rule, *others)
 
 
 def _label(path: Path) -> str:

@@ -42,13 +42,13 @@ class Estimate:
 
     def __str__(self) -> str:
         if not math.isfinite(self.low):
-            return _short(self.value) if math.isfinite(self.value) else '-'
+            return short(self.value) if math.isfinite(self.value) else '-'
         digits = 2 if self.high - self.low >= FINE else 3
-        value, low, high = (_short(v, digits) for v in (self.value, self.low, self.high))
+        value, low, high = (short(v, digits) for v in (self.value, self.low, self.high))
         return f'{value} ({low} to {high})'
 
 
-def _short(value: float, digits: int = 2) -> str:
+def short(value: float, digits: int = 2) -> str:
     """'.25', '-.01', '1.00'."""
     text = f'{value:.{digits}f}'
     return text.replace('0.', '.', 1) if abs(float(text)) < 1 else text

@@ -72,7 +72,7 @@ def as_given(sample: Sample) -> list[Asked]:
 
 def _present(sample: Sample) -> Iterator[Asked]:
     named = {thing.instance: thing.names for thing in sample.things}
-    owned = [owners(thing.instance, named) if thing.part else () for thing in sample.things]
+    owned = [owners(thing.instance, named) for thing in sample.things]
     for thing, owner in zip(sample.things, owned, strict=True):
         word, part = thing.names[0], 'part' if thing.part else 'noun'
         called = [word in t.names for t in sample.things]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,12 +30,13 @@ from embedder_ros.evaluation.reid_methods import (
     track_ids,
 )
 from embedder_ros.evaluation.reid_score import Result
-from embedder_ros.memory.policy import Settings
+from embedder_ros.memory.policy import MARGIN_ODDS as DEFAULT_ODDS
+from embedder_ros.memory.policy import Settings, lead_of
 from embedder_ros.types import NANOSECONDS, FloatArray, ModelInfo
 
 GOAL_GAP = 60.0  # seconds up to which the headline counts
 OFF = 10.0  # seconds of a pause in which the restart is made
-MARGIN_ODDS = (1.0, 1.25, 2.0, 4.0, 8.0, 16.0)  # of the curve; 1 never refuses for a rival, 1.25 is the default
+MARGIN_ODDS = (1.0, DEFAULT_ODDS, 2.0, 4.0, 8.0, 16.0)  # of the curve of refusal margins; 1 never refuses for a rival
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95, 0.99)  # of the nearest neighbour's curve
 
 
@@ -79,7 +79,7 @@ def evaluate(
 
 
 def _with_odds(settings: Settings, odds: float, model: ModelInfo) -> Settings:
-    return replace(settings, margin=math.log(odds) / model.calibration.identity_scale)
+    return replace(settings, margin=lead_of(odds, model.calibration))
 
 
 def run(

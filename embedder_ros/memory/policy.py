@@ -119,9 +119,14 @@ def cosine_of(probability: float, calibration: Calibration) -> float:
     return (logit - calibration.identity_bias) / calibration.identity_scale
 
 
+def lead_of(odds: float, calibration: Calibration) -> float:
+    """The lead in identity cosine of what is so much likelier."""
+    return math.log(odds) / calibration.identity_scale
+
+
 def margin_of(settings: Settings, calibration: Calibration) -> float:
     """The lead in cosine that a decision needs."""
-    return settings.margin if settings.margin >= 0 else math.log(MARGIN_ODDS) / calibration.identity_scale
+    return settings.margin if settings.margin >= 0 else lead_of(MARGIN_ODDS, calibration)
 
 
 def limits_of(settings: Settings, calibration: Calibration) -> Limits:
@@ -130,7 +135,7 @@ def limits_of(settings: Settings, calibration: Calibration) -> Limits:
         same=cosine_of(settings.same, calibration),
         similar=cosine_of(settings.similar, calibration),
         margin=margin_of(settings, calibration),
-        near=math.log(PLACE_ODDS) / calibration.identity_scale,
+        near=lead_of(PLACE_ODDS, calibration),
     )
 
 

@@ -100,16 +100,16 @@ def _rendered_thing(entry: dict[str, Any], scene: str) -> Thing:
     return Thing(box, names, tuple(entry['colours']), f'{scene}/{entry["instance"]}', entry['part_of'] is not None)
 
 
-def owners(part: str, named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Names of what a part belongs to, nearest first, by its individual: a part of 'cabinet_0#drawer1' is a drawer's.
+def owners(instance: str, named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Names of what a part belongs to, nearest first: 'cabinet_0#drawer1/handle0' is a drawer's; none for whole things.
 
     Args:
-        part: its individual.
+        instance: its individual.
         named: names of the individuals in view; what is not in view is called by its plain name.
     """
-    thing, _, path = part.rpartition('#')
+    thing, is_part, path = instance.rpartition('#')
     names: list[str] = []
-    while path:
+    while is_part and path:
         path = path.rpartition('/')[0]
         plain = re.sub(r'\d', '', path.rpartition('/')[2])
         names += named.get(f'{thing}#{path}' if path else thing) or filter(None, [plain])

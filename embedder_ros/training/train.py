@@ -98,8 +98,7 @@ def load(label: Path) -> Example:
     labels = json.loads(label.read_text())
     named = {thing['instance']: thing['names'] for thing in labels['things']}
     for thing in labels['things']:
-        whose = owners(thing['instance'], named) if thing['part'] else ()
-        thing['owned'] = [f'{owner} {name}' for owner in whose for name in thing['names']]
+        thing['owned'] = [f'{owner} {name}' for owner in owners(thing['instance'], named) for name in thing['names']]
     return Example(arrays, iou, owner, labelled, **labels)
 
 
