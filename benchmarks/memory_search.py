@@ -61,11 +61,11 @@ def seen() -> tuple[ModelInfo, np.ndarray, np.ndarray]:
 
 
 def noisy(base: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, D) rows drawn from the base, with small noise."""
-    rows = base[rng.integers(0, len(base), count)]
+    """(count, D) rows drawn from the base, with small noise in the numbers that the base has."""
+    rows, where = base[rng.integers(0, len(base), count)], base.any(axis=0)
     for start in range(0, count, 10_000):
         part = rows[start : start + 10_000]
-        part += rng.standard_normal(part.shape, dtype=np.float32) * (NOISE / np.sqrt(base.shape[1]))
+        part += rng.standard_normal(part.shape, dtype=np.float32) * where * np.float32(NOISE / np.sqrt(where.sum()))
         part /= np.linalg.norm(part, axis=1, keepdims=True)
     return rows
 

@@ -11,7 +11,7 @@ from embedder_ros.memory import sqlite
 from embedder_ros.memory.index import VectorIndex
 from embedder_ros.types import unit_rows
 
-DIM, HEAD = 96, 24
+DIM, PARTS = 96, (8, 8, 16)
 OWNERS, VIEWS = 800, 3
 
 
@@ -19,10 +19,10 @@ OWNERS, VIEWS = 800, 3
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything in small, so that brute force is quick."""
     for name, value in {
-        'HEAD': HEAD,
+        'PARTS': PARTS,
         'LONG': DIM,
         'FIT_FROM': 500,
-        'APPROXIMATE': 400,
+        'APPROXIMATE': 8000,
         'BLOCK': 2048,
         'SEVERAL': 500,
     }.items():
@@ -30,8 +30,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows_of(kind: str, count: int) -> np.ndarray:
-    """(count, DIM) unit rows: of a few directions, in clusters, or spread evenly."""
+    """(count, DIM) unit rows: of a few directions, in clusters, spread evenly, or hard to bound.
+
+    Hard are rows of a small subspace, which the heads hold to the last bit, with many copies, among others of which
+    the basis knows nothing, and numbers that are 0 in every row.
+    """
     rng = np.random.default_rng(1)
+    if kind == 'hard':
+        rows = np.zeros((count, DIM))
+        rows[:, :16] = rng.standard_normal((count, 16))
+        rows[::7] = rows[0]
+        rows[-5:, 16:60] = 40 * rng.standard_normal((5, 44))
+        return unit_rows(rows)
     if kind == 'even':
         return unit_rows(rng.standard_normal((count, DIM)))
     if kind == 'clusters':
@@ -60,12 +70,15 @@ def best_of(rows: np.ndarray, owners: np.ndarray, query: np.ndarray, allowed: np
 
 
 def queries_of(rows: np.ndarray) -> np.ndarray:
-    """Near to some rows, far from all, and 0 in parts as texts are."""
+    """Near to some rows, the same as some, far from all, 0 in parts as texts are, and mostly where no row has any."""
     rng = np.random.default_rng(2)
     near = rows[:3] + 0.02 * rng.standard_normal((3, DIM))
     partial = rng.standard_normal((3, DIM))
     partial[:, :10] = partial[:, 50:] = 0
-    return unit_rows(np.concatenate([near, rng.standard_normal((3, DIM)), partial]))
+    beside = rng.standard_normal((3, DIM))
+    beside[:, 60:] *= 10
+    same = [rows[0], rows[-1], -rows[0]]
+    return unit_rows(np.concatenate([near, same, rng.standard_normal((3, DIM)), partial, beside]))
 
 
 def masks() -> dict[str, np.ndarray | None]:
@@ -79,7 +92,7 @@ def masks() -> dict[str, np.ndarray | None]:
 
 
 @pytest.mark.parametrize('together', [True, False])
-@pytest.mark.parametrize('kind', ['directions', 'clusters', 'even'])
+@pytest.mark.parametrize('kind', ['directions', 'clusters', 'even', 'hard'])
 def test_exact_search_is_brute_force(kind: str, together: bool) -> None:
     rows = rows_of(kind, OWNERS * VIEWS)
     index, owners = filled(rows)
@@ -135,7 +148,8 @@ def test_removed_rows_are_neither_found_nor_kept() -> None:
     for query in queries_of(rows):
         hits = index.search(query[None], 10)[0]
         np.testing.assert_allclose([c for _, c, _ in hits], best_of(rows, owners, query, stay, 10), atol=2e-6)
-    assert not index._rows[index.count : len(rows)].any() and not index._head[index.count : len(rows)].any()
+    assert not index._rows[index.count : len(rows)].any()
+    assert not any(heads[index.count : len(rows)].any() for heads in index._heads)
     new = rows_of('even', 3)
     index.add(np.full(3, 77, np.int32), np.arange(3, dtype=np.int32), new)
     assert index.search(new[1][None], 1)[0][0][0] == 77

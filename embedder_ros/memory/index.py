@@ -2,11 +2,11 @@
 """Vectors of remembered objects in RAM: the nearest objects of a query, among all or among those a filter leaves.
 
 Exact search costs one pass over all vectors, which is as fast as RAM is. For long vectors most of that pass is spared:
-the first numbers of every vector in a basis fitted to the vectors (their `head`) bound its cosine to the query from
+the first numbers of every vector in a basis fitted to the vectors (its `head`) bound its cosine to the query from
 above, q.x <= q1.x1 + |q2||x2| (Cauchy and Schwarz), and only vectors whose bound reaches the k best found so far are
-compared in full. The result is the same to float32 rounding, whatever the basis. A query that lies outside of what the
-basis covers is bounded badly and takes the full pass; where that would cost too much, `exact=False` compares only those
-whose heads are nearest.
+compared further: first by more numbers of the head, then in full. The result is the same to float32 rounding, whatever
+the basis. A query that lies outside of what the basis covers is bounded badly and takes the full pass; where that would
+cost too much, `exact=False` compares only those whose heads are nearest.
 """
 
 from __future__ import annotations
@@ -24,22 +24,24 @@ from embedder_ros.types import FloatArray
 Rows = NDArray[np.intp]
 Array = TypeVar('Array', bound=NDArray[Any])
 
-HEAD = 128  # numbers of a head. Raising it bounds better and costs memory and time in every search.
-LONG = 3 * HEAD  # vectors shorter than this have no head: the full pass is as good
+# Numbers of a head, in parts: every search passes over the first part and looks at the others where that is not enough.
+# Raising them bounds better; the first costs time in every search, all cost memory.
+PARTS = (64, 64, 128)
+LONG = 384  # vectors shorter than this have no head: the full pass is as good
 FIT_FROM = 8192  # rows from which a head pays; the basis is fitted again whenever there are four times as many
-FIT_SAMPLE = 8192
-FEW = 0.1  # share of rows below which picking them one by one is quicker than a pass over all of them
-MANY = 0.5  # share of rows above which a pass over all of them is quicker, for one query
-APPROXIMATE = 20_000  # most rows compared in full in approximate search. Raising it finds more and takes longer.
+FIT_SAMPLE = 4096
+FEW = 0.1  # share of rows below which picking them is quicker than a pass over all of them, for many queries
+MANY = 0.4  # the same for one query
+APPROXIMATE = 2**23  # most numbers of a part looked at in approximate search. Raising it finds more, takes longer.
 BLOCK = 2**19  # cosines made at once; they fit the processor's cache
-PICKED = 256  # rows picked at once, for the same reason
+PICKED = 2**17  # numbers picked at once, for the same reason
 STEP = 2**13  # rows whose heads are made at once while others wait
 RESERVE = 2**30  # most bytes reserved before they are needed
 SAMPLE, SHARE = 1024, 64  # fewest rows, and share of all, that tell what the k best of many queries must reach
 SEVERAL = 2**13  # cosines up to which one thread without BLAS is quick enough
 PARALLEL = 2**21  # numbers from which two threads are quicker than one
-LOWEST = float(np.finfo(np.float32).min)
-ROUNDING = 1e-5  # of float32 sums
+SEEDS = 8  # times as many rows as are wanted are compared in full to learn what the wanted ones reach
+ROUNDING, SQUARES = 1e-5, 1e-6  # of float32 sums, and of sums of squares
 
 
 class VectorIndex:
@@ -58,11 +60,12 @@ class VectorIndex:
         self._owner = np.empty(size, np.int32)
         self._view = np.empty(size, np.int32)
         self._most = 1  # views of the owner that has most
+        self._used = np.zeros(dim, bool)  # numbers that any row ever had; what a query has elsewhere meets nothing
         self._basis: FloatArray | None = None
         self._fitted = 0
         self._headed = 0  # rows whose heads are made; heads are used when that is all of them
-        self._head = np.empty((0, HEAD), np.float32)
-        self._tail = np.empty(0, np.float32)
+        self._heads: list[FloatArray] = []  # (rows, part) for each of the parts
+        self._tails: list[FloatArray] = []  # (rows,) for each: how long what is left of the rows is
 
     def add(self, owners: NDArray[np.int32], views: NDArray[np.int32], rows: FloatArray, *, fit: bool = True) -> None:
         """Append rows (n, D) with their owners (n,) and their places among the owner's views (n,).
@@ -74,6 +77,7 @@ class VectorIndex:
         self._rows[start:stop], self._owner[start:stop], self._view[start:stop] = rows, owners, views
         self.count = stop
         self._most = max(self._most, int(views.max(initial=0)) + 1)
+        self._used |= rows.any(axis=0)
         if self._basis is not None and self._headed == start:
             self._project(slice(start, stop))
             self._headed = stop
@@ -88,12 +92,13 @@ class VectorIndex:
         self._fitted, self._basis = self.count, None
         rng = np.random.default_rng(0)
         sample = self._rows[np.sort(rng.choice(self.count, min(FIT_SAMPLE, self.count), replace=False))]
-        basis = rng.standard_normal((self.dim, HEAD), dtype=np.float32)
-        for _ in range(3):  # subspace iteration: the HEAD directions that the rows vary most in
+        basis = rng.standard_normal((self.dim, sum(PARTS)), dtype=np.float32)
+        for _ in range(3):  # subspace iteration: the directions that the rows vary most in, most important first
             yield
             basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
         mine = self._basis = np.ascontiguousarray(basis.T)
-        self._head, self._tail = np.empty((len(self._rows), HEAD), np.float32), np.empty(len(self._rows), np.float32)
+        self._heads = [np.empty((len(self._rows), width), np.float32) for width in PARTS]
+        self._tails = [np.empty(len(self._rows), np.float32) for _ in self._heads]
         self._headed = 0
         while self._basis is mine and self._headed < self.count:
             yield
@@ -119,6 +124,7 @@ class VectorIndex:
         for array in self._columns():
             array[: self.count] = 0
         self.count, self._most, self._basis, self._fitted, self._headed = 0, 1, None, 0, 0
+        self._used[:] = False
 
     def search(
         self, queries: FloatArray, k: int, allowed: NDArray[np.bool_] | None = None, *, exact: bool = True
@@ -129,52 +135,49 @@ class VectorIndex:
             queries: (Q, D) float32.
             k: owners wanted.
             allowed: by owner, whether it counts; None counts all.
-            exact: False compares no more than APPROXIMATE rows in full, those with the nearest heads.
+            exact: False looks at no more than APPROXIMATE numbers of every part, of the rows with the nearest heads.
         """
-        owner = self._owner[: self.count]
-        rows = None if allowed is None else np.flatnonzero(allowed[owner])
-        if k < 1 or not self.count or (rows is not None and not len(rows)):
+        mask = None if allowed is None else allowed[self._owner[: self.count]]
+        rows = np.arange(self.count) if mask is None else np.flatnonzero(mask)
+        if k < 1 or not len(rows):
             return [[] for _ in queries]
-        if rows is not None and len(rows) <= FEW * self.count:
-            if len(queries) == 1:
-                return [self._best(rows, _picked(self._rows, rows, queries[0]), k)]
+        if len(queries) > 1 and len(rows) <= FEW * self.count:
             return [self._best(rows, scores, k) for scores in _products(queries, self._rows[rows])]
-        mask = None if allowed is None else allowed[owner]
         if self._basis is not None and self._headed == self.count:
-            return [self._by_head(q, k, mask, exact) for q in queries]
+            return [self._by_head(q, k, rows, exact) for q in queries]
         if len(queries) == 1:
-            return [self._best(*self._pass(queries[0], mask), k)]
+            return [self._best(rows, self._dots(self._rows, rows, queries[0]), k)]
         return self._by_block(queries, k, mask)
 
-    def _pass(self, query: FloatArray, mask: NDArray[np.bool_] | None) -> tuple[Rows, FloatArray]:
-        """All rows that count and their scores."""
-        scores = _scores(self._rows[: self.count], query)
-        rows = np.arange(self.count) if mask is None else np.flatnonzero(mask)
-        return rows, scores if mask is None else scores[rows]
-
-    def _by_head(
-        self, query: FloatArray, k: int, mask: NDArray[np.bool_] | None, exact: bool
-    ) -> list[tuple[int, float, int]]:
-        n = self.count
+    def _by_head(self, query: FloatArray, k: int, rows: Rows, exact: bool) -> list[tuple[int, float, int]]:
+        """One query: after each part of the heads, rows that cannot be among the best are left out."""
         assert self._basis is not None
-        head = _scores(self._basis, query)
-        nearness = _scores(self._head[:n], head)
-        if mask is not None:
-            nearness[~mask] = -np.inf
-        tail, rows = self._tail[:n], None
-        if not exact and n > APPROXIMATE:
-            rows = _nearest(nearness, APPROXIMATE)
-            nearness, tail = nearness[rows], tail[rows]
-        seeds = _largest(nearness, 4 * k * self._most)
-        seeds = seeds[np.isfinite(nearness[seeds])]
-        first = _scores(self._rows[seeds if rows is None else rows[seeds]], query)
-        enough = max(_kth(first, k * self._most), -1.0) - ROUNDING
-        beyond = np.sqrt(max(0.0, float(query @ query - head @ head)))
-        reach = np.flatnonzero(nearness + beyond * tail >= enough)
-        if len(reach) > MANY * n:
-            return self._best(*self._pass(query, mask), k)
-        near = reach if rows is None else rows[reach]
-        return self._best(near, _picked(self._rows, near, query), k)
+        query = np.where(self._used, query, np.float32(0))
+        head, beyond, wanted, enough = _scores(self._basis, query), float(query @ query), k * self._most, -np.inf
+        scores, start = np.zeros(len(rows), np.float32), 0
+        for heads, tails, after in zip(self._heads, self._tails, [*self._heads[1:], self._rows], strict=True):
+            part, most = head[start : start + heads.shape[1]], APPROXIMATE // after.shape[1]
+            start += len(part)
+            beyond = max(0.0, beyond - float(part @ part))
+            scores += self._dots(heads, rows, part)
+            seeds = rows[_largest(scores, SEEDS * wanted)]
+            enough = max(enough, _kth(self._dots(self._rows, seeds, query), wanted) - ROUNDING)
+            reach = np.flatnonzero(scores + np.float32(np.sqrt(beyond + SQUARES)) * self._of(tails, rows) >= enough)
+            if not exact and len(reach) > most:
+                reach = reach[_nearest(scores[reach], most)]
+            rows, scores = rows[reach], scores[reach]
+        return self._best(rows, self._dots(self._rows, rows, query), k)
+
+    def _dots(self, array: FloatArray, rows: Rows, query: FloatArray) -> FloatArray:
+        """(n,) products of some rows of an array with the query."""
+        if len(rows) > MANY * self.count:
+            scores = _scores(array[: self.count], query)
+            return self._of(scores, rows)
+        return _picked(array, rows, query)
+
+    def _of(self, values: FloatArray, rows: Rows) -> FloatArray:
+        """The values of some rows."""
+        return values[: self.count] if len(rows) == self.count else values[rows]
 
     def _by_block(
         self, queries: FloatArray, k: int, mask: NDArray[np.bool_] | None
@@ -211,9 +214,12 @@ class VectorIndex:
         """Make the heads of these rows."""
         assert self._basis is not None
         rows = self._rows[which]
-        head = self._head[which] = _products(rows, self._basis)
-        rest = np.einsum('ij,ij->i', rows, rows) - np.einsum('ij,ij->i', head, head)
-        self._tail[which] = np.sqrt(np.maximum(rest, 0))
+        head, left, start = _products(rows, self._basis), np.einsum('ij,ij->i', rows, rows), 0
+        for heads, tails in zip(self._heads, self._tails, strict=True):
+            part = heads[which] = head[:, start : start + heads.shape[1]]
+            start += part.shape[1]
+            left -= np.einsum('ij,ij->i', part, part)
+            tails[which] = np.sqrt(np.maximum(left, 0) + SQUARES)
 
     def reserve(self, size: int) -> None:
         """Make place for so many rows and some more."""
@@ -222,10 +228,11 @@ class VectorIndex:
             self._rows = _grown(self._rows, grown, self.count)
             self._owner, self._view = _grown(self._owner, grown, self.count), _grown(self._view, grown, self.count)
             if self._basis is not None:
-                self._head, self._tail = _grown(self._head, grown, self.count), _grown(self._tail, grown, self.count)
+                self._heads = [_grown(array, grown, self.count) for array in self._heads]
+                self._tails = [_grown(array, grown, self.count) for array in self._tails]
 
     def _columns(self) -> list[NDArray[Any]]:
-        heads = [self._head, self._tail] if self._basis is not None else []
+        heads = [*self._heads, *self._tails] if self._basis is not None else []
         return [self._rows, self._owner, self._view, *heads]
 
 
@@ -243,9 +250,10 @@ def _picked(rows: FloatArray, which: Rows, query: FloatArray) -> FloatArray:
     out = np.empty(len(which), np.float32)
 
     def fill(start: int, stop: int) -> None:
-        copies = np.empty((min(PICKED, stop - start), len(query)), np.float32)
-        for at in range(start, stop, PICKED):
-            part = which[at : min(at + PICKED, stop)]
+        step = max(1, PICKED // len(query))
+        copies = np.empty((min(step, stop - start), len(query)), np.float32)
+        for at in range(start, stop, step):
+            part = which[at : min(at + step, stop)]
             few = np.take(rows, part, axis=0, out=copies[: len(part)], mode='clip')  # other modes copy twice
             out[at : at + len(part)] = np.vecdot(few, query) if hasattr(np, 'vecdot') else few @ query
 
@@ -282,10 +290,9 @@ def _largest(scores: FloatArray, k: int) -> Rows:
 
 
 def _nearest(scores: FloatArray, k: int) -> Rows:
-    """Where about the k largest finite ones are: those that reach what a part of all tells."""
+    """Where about the k largest are: those that reach what a part of all tells."""
     step = max(1, k // SAMPLE)
-    least = max(_kth(scores[::step], k // step), LOWEST)
-    return np.flatnonzero(scores >= least)
+    return np.flatnonzero(scores >= _kth(scores[::step], k // step))
 
 
 def _kth(scores: FloatArray, k: int) -> float:
