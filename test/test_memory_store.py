@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from memorytest import CALIBRATION, DIM, JPEG, MAP, MODEL, Postgres, brute_force, frame, postgres_server, thing, vectors
 
+from embedder_ros.memory import codec
 from embedder_ros.memory.open import open_store
 from embedder_ros.memory.store import Filter, Store
 from embedder_ros.types import ModelInfo, Object, UserError, unit_rows
@@ -99,6 +100,12 @@ def test_an_object_comes_back_as_it_was_put(store: Store) -> None:
     same(bare, store.get('bare'))
     assert store.get('none') is None
     assert store.count() == (2, 0)
+
+
+def test_every_float16_is_read_as_numpy_reads_it() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view('<f2')
+    halves = halves[np.isfinite(halves)]
+    np.testing.assert_array_equal(codec._singles(halves.view('<i2')), halves.astype(np.float32))
 
 
 def test_putting_what_came_back_changes_nothing(store: Store) -> None:

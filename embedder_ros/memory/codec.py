@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedder_ros.memory.store import StoredFrame
 from embedder_ros.types import FloatArray, ModelInfo, Object, Sighting, UserError, View, unit_rows
@@ -94,9 +95,22 @@ def pack_vectors(rows: FloatArray) -> bytes:
 
 def unpack_vectors(data: bytes, dim: int) -> FloatArray:
     """Bytes to (N, D) float32 unit rows."""
-    rows = np.frombuffer(data, _HALF).reshape(-1, dim).astype(np.float32)
+    rows = _singles(np.frombuffer(data, '<i2').reshape(-1, dim))
     lengths = np.sqrt(np.einsum('ij,ij->i', rows, rows))
     rows /= np.where(lengths > 0, lengths, 1)[:, None]  # in place, which is most of the time when a file is opened
+    return rows
+
+
+def _singles(halves: NDArray[np.int16]) -> FloatArray:
+    """float32 of the bits of finite float16: sign, exponent and fraction are moved, and the exponent begins elsewhere.
+
+    numpy's own conversion takes five times as long, a fifth of a second for 100 000 vectors.
+    """
+    bits = halves.astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(~0x70000000)  # copies of the sign
+    rows = bits.view(np.float32)
+    rows *= np.float32(2**112)
     return rows
 
 

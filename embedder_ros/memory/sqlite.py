@@ -15,7 +15,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -281,11 +280,12 @@ class SqliteStore:
 
     def _load_objects(self, db: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Fill the catalogue; (V,) slots and (V,) marks of the views, in the order of the objects' views."""
-        query = 'SELECT object_id, id, last_seen, camera, words, marks FROM objects WHERE memory=? ORDER BY id'
+        columns = 'object_id, id, last_seen, camera, words, marks'
+        query = f'SELECT {columns} FROM objects NOT INDEXED WHERE memory=? ORDER BY id'  # to sort them costs more
         marks: list[bytes] = []
         for found in _batches(db.execute(query, (self._memory,)).fetchmany, CHUNK):
-            *columns, part = zip(*found, strict=True)
-            self._catalogue.load(*columns)
+            *described, part = zip(*found, strict=True)
+            self._catalogue.load(*described)
             marks += part
         counts = [len(mark) // _MARK.itemsize for mark in marks]
         return np.repeat(np.arange(len(marks)), counts), np.frombuffer(b''.join(marks), _MARK)
@@ -300,7 +300,7 @@ class SqliteStore:
             index.reserve(len(slots))
         query = 'SELECT object, mark, vector FROM views INDEXED BY views_object WHERE memory=? ORDER BY object, mark'
         start = 0
-        for found in _ahead(_batches(db.execute(query, (self._memory,)).fetchmany, CHUNK)):
+        for found in _batches(db.execute(query, (self._memory,)).fetchmany, CHUNK):
             part = slice(start, start + len(found))
             found_rows, found_marks, vectors = zip(*found, strict=True)
             packed = b''.join(vectors)
@@ -463,12 +463,3 @@ def _bounded(value: int) -> int:
 def _batches(fetch: Callable[[int], list[T]], size: int = 64) -> Iterator[list[T]]:
     while found := fetch(size):
         yield found
-
-
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each fetched in a thread while the one before is worked on."""
-    with ThreadPoolExecutor(1, 'memory reading') as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
