@@ -303,10 +303,27 @@ class ModelInfo:
     dim: int
     calibration: Calibration
     identity_view: FloatArray | None = None
+    _picked: slice | NDArray[np.intp] | None = field(init=False, default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.identity_view is not None:
+            object.__setattr__(self, '_picked', _picked_by(self.identity_view))
 
     def identity(self, embeddings: FloatArray) -> FloatArray:
         """(N, D) embeddings to (N, K) unit rows whose cosine compares individuals."""
-        return embeddings if self.identity_view is None else unit_rows(embeddings @ self.identity_view)
+        if self.identity_view is None:
+            return embeddings
+        picked = self._picked is not None
+        return unit_rows(embeddings[:, self._picked] if picked else embeddings @ self.identity_view)
+
+
+def _picked_by(view: FloatArray) -> slice | NDArray[np.intp] | None:
+    """Which numbers of an embedding the map picks, if it does only that: a product costs much more on a busy robot."""
+    rows, columns = np.nonzero(view.T)
+    if not len(rows) or not np.array_equal(rows, np.arange(view.shape[1])) or (view[columns, rows] != 1).any():
+        return None
+    together = np.array_equal(columns, np.arange(columns[0], columns[0] + len(columns)))
+    return slice(int(columns[0]), int(columns[0]) + len(columns)) if together else columns
 
 
 class Outcome(Enum):

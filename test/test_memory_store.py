@@ -423,12 +423,24 @@ def test_a_model_that_changed_its_length_is_refused(opened: Opener) -> None:
         opened(model=replace(MODEL, dim=32, identity_view=None))
 
 
-@pytest.mark.parametrize('view', ['whole', 'dense'])
+_EYE = np.eye(DIM, dtype=np.float32)
+VIEWS = {
+    'whole': None,
+    'dense': np.random.default_rng(5).standard_normal((DIM, 7)).astype(np.float32),
+    'picked together': _EYE[:, 5:12],
+    'picked apart': _EYE[:, [9, 2, 30, 31]],
+    'stretched': _EYE[:, 5:12] * np.arange(1, 8, dtype=np.float32),
+    'one twice': _EYE[:, [4, 4, 6]],
+}
+
+
+@pytest.mark.parametrize('view', VIEWS)
 def test_identity_by_any_linear_view(opened: Opener, view: str) -> None:
-    dense = np.random.default_rng(5).standard_normal((DIM, 7)).astype(np.float32)
-    model = replace(MODEL, identity_view=None if view == 'whole' else dense)
+    model = replace(MODEL, identity_view=VIEWS[view])
     store = opened(model=model)
     rows = vectors(60)
+    product = rows if VIEWS[view] is None else unit_rows(rows @ VIEWS[view])
+    np.testing.assert_allclose(model.identity(rows), product, atol=1e-6)
     store.put([thing(f'{i}', row) for i, row in enumerate(rows)])
     query = vectors(1, seed=8)
     truth = (model.identity(rows) @ model.identity(query)[0]).tolist()

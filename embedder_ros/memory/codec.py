@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from typing import Any
@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder_ros.memory.store import StoredFrame
-from embedder_ros.types import FloatArray, ModelInfo, Object, Sighting, UserError, View, unit_rows
+from embedder_ros.types import FloatArray, ModelInfo, Object, Sighting, UserError, View
 
 # How far from 1 the length of a vector may be. Raising it lets vectors in that were never normalised.
 UNIT = 1e-2
 
 _HALF = np.dtype('<f2')
 _SINGLE = np.dtype('<f4')
+_NO_COPIES, _SCALE = np.int32(~0x70000000), np.float32(2**112)  # of the sign; of float16's exponents
 _SIGHTING = tuple(f.name for f in fields(Sighting))
 
 
@@ -108,23 +109,10 @@ def _singles(halves: NDArray[np.int16]) -> FloatArray:
     """
     bits = halves.astype(np.int32)
     bits <<= 13
-    bits &= np.int32(~0x70000000)  # copies of the sign
+    bits &= _NO_COPIES
     rows = bits.view(np.float32)
-    rows *= np.float32(2**112)
+    rows *= _SCALE
     return rows
-
-
-def identity_of(model: ModelInfo) -> Callable[[FloatArray], FloatArray]:
-    """`model.identity`, without the product where the identity view only picks numbers of the embedding."""
-    view = model.identity_view
-    if view is None:
-        return model.identity
-    picked = np.abs(view).argmax(axis=0)
-    if not np.array_equal(view, np.eye(model.dim, dtype=view.dtype)[:, picked]):
-        return model.identity
-    low, high = int(picked[0]), int(picked[-1]) + 1
-    where = slice(low, high) if np.array_equal(picked, np.arange(low, high)) else picked
-    return lambda rows: unit_rows(rows[:, where])
 
 
 def object_rows(objects: Sequence[Object], map_id: str, model: ModelInfo) -> list[ObjectRow]:
@@ -147,11 +135,12 @@ def object_rows(objects: Sequence[Object], map_id: str, model: ModelInfo) -> lis
 def read_object(row: ObjectRow, map_id: str, model: ModelInfo) -> Object:
     """The object that these columns are."""
     body = json.loads(row.body)
+    vectors = unpack_vectors(b''.join(v.vector for v in row.views), model.dim)
     return Object(
         object_id=row.object_id,
         map_id=map_id,
         model_id=model.model_id,
-        views=tuple(_read_view(v, model.dim) for v in row.views),
+        views=tuple(_read_view(*view) for view in zip(row.views, vectors, strict=True)),
         sightings=tuple(Sighting(*s) for s in body['sightings']),
         sighting_count=body['sighting_count'],
         first_seen=body['first_seen'],
@@ -293,10 +282,10 @@ def _view_row(view: View, packed: bytes) -> ViewRow:
     return ViewRow(int.from_bytes(digest.digest(), 'little', signed=True), body, packed, thumbnail)
 
 
-def _read_view(row: ViewRow, dim: int) -> View:
+def _read_view(row: ViewRow, vector: FloatArray) -> View:
     body = json.loads(row.body)
     return View(
-        embedding=unpack_vectors(row.vector, dim)[0],
+        embedding=vector,
         stamp=body['stamp'],
         camera=body['camera'],
         box=np.array(body['box'], np.float32),

@@ -48,7 +48,7 @@ class PostgresStore:
 
     def __init__(self, url: str, map_id: str, model: ModelInfo) -> None:
         self.map_id, self.model_id, self.dim = codec.text(map_id, 'the map id'), model.model_id, model.dim
-        self._model, self._to_identity = model, codec.identity_of(model)
+        self._model = model
         self._lock = threading.RLock()
         self._server = Server(url)
         try:
@@ -119,7 +119,7 @@ class PostgresStore:
         """For each of (Q, D) unit vectors the k objects with the nearest views, best first."""
         queries = codec.checked_vectors(vectors, self.dim, 'the query')
         column = 'individual' if identity and self._model.identity_view is not None else 'vector'
-        queries = self._to_identity(queries) if identity else queries
+        queries = self._model.identity(queries) if identity else queries
         where, values = _conditions(which, 'last_seen', text=True)
         m = self._memory
 
@@ -301,7 +301,7 @@ class PostgresStore:
     def _individual(self, packed: bytes) -> Half | None:
         if self._model.identity_view is None:
             return None
-        return Half(codec.pack_vectors(self._to_identity(codec.unpack_vectors(packed, self.dim))))
+        return Half(codec.pack_vectors(self._model.identity(codec.unpack_vectors(packed, self.dim))))
 
     def _read(self, object_ids: Sequence[str], cursor: Cursor) -> list[Object]:
         """The objects, in this order."""

@@ -58,7 +58,7 @@ class SqliteStore:
 
     def __init__(self, path: str, map_id: str, model: ModelInfo, *, capacity: int = 0) -> None:
         self.map_id, self.model_id, self.dim = codec.text(map_id, 'the map id'), model.model_id, model.dim
-        self._model, self._to_identity = model, codec.identity_of(model)
+        self._model = model
         self._lock = threading.RLock()
         self._scans = threading.Lock()
         self._failure: UserError | None = None
@@ -151,7 +151,7 @@ class SqliteStore:
         queries = codec.checked_vectors(vectors, self.dim, 'the query')
         with self._ready():
             index = self._identity if identity else self._index
-            queries = self._to_identity(queries) if identity else queries
+            queries = self._model.identity(queries) if identity else queries
             allowed = self._catalogue.allowed(which)
             among = len(self._catalogue) if allowed is None else int(np.count_nonzero(allowed))
             found = index.search(queries, k, allowed, exact=among <= EXACT)
@@ -218,10 +218,12 @@ class SqliteStore:
 
     def count(self) -> tuple[int, int]:
         """Number of objects and of frames."""
-        query = 'SELECT (SELECT count(*) FROM objects WHERE memory=?), (SELECT count(*) FROM frames WHERE memory=?)'
+        query = 'SELECT count(*) FROM {} WHERE memory=?'
         with self._usable(), self._file.reading() as db:
-            objects, frames = db.execute(query, (self._memory, self._memory)).fetchone()
-            return objects, frames
+            frames = db.execute(query.format('frames'), (self._memory,)).fetchone()[0]
+            if self._loaded.is_set():  # at once: every frame with something new asks
+                return len(self._catalogue), frames
+            return db.execute(query.format('objects'), (self._memory,)).fetchone()[0], frames
 
     def close(self) -> None:
         """Release the file; harmless when repeated."""
@@ -380,9 +382,10 @@ class SqliteStore:
 
     def _remember(self, written: Sequence[tuple[ObjectRow, int, bool]]) -> None:
         """Bring catalogue and indexes up to what was committed."""
+        before = [self._catalogue.slot(o.object_id) for o, _, new in written if new]
+        self._remove([slot for slot in before if slot >= 0])
         slots = [self._catalogue.put(o.object_id, row, o.last_seen, o.camera, o.words) for o, row, _ in written]
         changed = [(slot, o.views) for slot, (o, _, new) in zip(slots, written, strict=True) if new]
-        self._remove([slot for slot, _ in changed])
         owners = np.repeat(np.array([s for s, _ in changed], np.int32), [len(v) for _, v in changed])
         if len(owners):
             places = np.concatenate([np.arange(len(views), dtype=np.int32) for _, views in changed])
@@ -392,9 +395,11 @@ class SqliteStore:
     def _add(self, owners: NDArray[np.int32], places: NDArray[np.int32], rows: FloatArray, *, fit: bool = True) -> None:
         self._index.add(owners, places, rows, fit=fit)
         if self._identity is not self._index:
-            self._identity.add(owners, places, self._to_identity(rows), fit=fit)
+            self._identity.add(owners, places, self._model.identity(rows), fit=fit)
 
     def _remove(self, slots: Sequence[int]) -> None:
+        if not slots:
+            return
         for index in {id(i): i for i in (self._index, self._identity)}.values():
             index.remove(slots)
 
