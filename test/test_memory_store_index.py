@@ -24,7 +24,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         'FIT_FROM': 500,
         'APPROXIMATE': 8000,
         'BLOCK': 2048,
-        'SEVERAL': 500,
+        'PIECE': 2**13,
     }.items():
         monkeypatch.setattr(module, name, value)
 

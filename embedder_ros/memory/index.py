@@ -38,8 +38,8 @@ PICKED = 2**17  # numbers picked at once, for the same reason
 STEP = 2**13  # rows whose heads are made at once while others wait
 RESERVE = 2**30  # most bytes reserved before they are needed
 SAMPLE, SHARE = 1024, 64  # fewest rows, and share of all, that tell what the k best of many queries must reach
-SEVERAL = 2**13  # cosines up to which one thread without BLAS is quick enough
-PARALLEL = 2**21  # numbers from which two threads are quicker than one
+PIECE, TALL = 2**18, 16  # products from which BLAS takes threads, and rows that it needs to be quick
+PARALLEL = 2**21  # products from which two threads are quicker than one
 SEEDS = 8  # times as many rows as are wanted are compared in full to learn what the wanted ones reach
 ROUNDING, SQUARES = 1e-5, 1e-6  # of float32 sums, and of sums of squares
 
@@ -142,7 +142,7 @@ class VectorIndex:
         if k < 1 or not len(rows):
             return [[] for _ in queries]
         if len(queries) > 1 and len(rows) <= FEW * self.count:
-            return [self._best(rows, scores, k) for scores in _products(queries, self._rows[rows])]
+            return [self._best(rows, scores, k) for scores in _products(self._rows[rows], queries).T]
         if self._basis is not None and self._headed == self.count:
             return [self._by_head(q, k, rows, exact) for q in queries]
         if len(queries) == 1:
@@ -186,17 +186,17 @@ class VectorIndex:
         n = self.count
         step = max(1, n // max(SAMPLE, n // SHARE))
         sample = np.arange(0, n, step) if mask is None else np.flatnonzero(mask)[::step]
-        enough = [_kth(scores, k * self._most) - ROUNDING for scores in _products(queries, self._rows[sample])]
-        least = np.array(enough, np.float32)[:, None]
+        enough = [_kth(scores, k * self._most) - ROUNDING for scores in _products(self._rows[sample], queries).T]
+        least = np.array(enough, np.float32)
         found: list[tuple[Rows, Rows, FloatArray]] = []
         block = max(1, BLOCK // len(queries))
         for start in range(0, n, block):
-            scores = _products(queries, self._rows[start : min(start + block, n)])
+            scores = _products(self._rows[start : min(start + block, n)], queries)
             reach = scores >= least
             if mask is not None:
-                reach &= mask[start : start + block]
+                reach &= mask[start : start + block, None]
             at = np.flatnonzero(reach)  # several times quicker than np.nonzero
-            found.append((at // scores.shape[1], at % scores.shape[1] + start, scores.ravel()[at]))
+            found.append((at % len(queries), at // len(queries) + start, scores.ravel()[at]))
         which, rows, reached = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.argsort(which, kind='stable')
         cuts = np.searchsorted(which[order], np.arange(1, len(queries)))
@@ -261,21 +261,36 @@ def _picked(rows: FloatArray, which: Rows, query: FloatArray) -> FloatArray:
     return out
 
 
-def _in_halves(count: int, query: FloatArray, work: Callable[[int, int], Any]) -> None:
+def _products(rows: FloatArray, others: FloatArray) -> FloatArray:
+    """(n, m) cosines of every row with every other. BLAS gets pieces for which it takes no threads, see `_scores`."""
+    out = np.empty((len(rows), len(others)), np.float32)
+    step = max(1, PIECE // (TALL * rows.shape[1]))
+    for start in range(0, len(others), step):
+        _multiply(rows, others[start : start + step].T, out[:, start : start + step])
+    return out
+
+
+def _multiply(rows: FloatArray, few: FloatArray, out: FloatArray) -> None:
+    """The product (n, m) of (n, D) and (D, m), piece by piece."""
+    tall = max(1, PIECE // few.size)
+
+    def fill(start: int, stop: int) -> None:
+        whole = stop - (stop - start) % tall
+        pieces = rows[start:whole].reshape(-1, tall, len(few))
+        np.matmul(pieces, few, out=out[start:whole].reshape(-1, tall, few.shape[1]))
+        np.matmul(rows[whole:stop], few, out=out[whole:stop])
+
+    _in_halves(len(rows), few, fill)
+
+
+def _in_halves(count: int, others: FloatArray, work: Callable[[int, int], Any]) -> None:
     """Do the work on rows from start to stop; long work in two threads."""
-    if count * len(query) < PARALLEL:
+    if count * others.size < PARALLEL:
         work(0, count)
         return
     other = _helper().submit(work, count // 2, count)
     work(0, count // 2)
     other.result()
-
-
-def _products(left: FloatArray, right: FloatArray) -> FloatArray:
-    """(n, m) cosines of every row with every row; by BLAS only where its speed is needed."""
-    if len(left) * len(right) > SEVERAL or not hasattr(np, 'vecdot'):
-        return left @ right.T
-    return np.vecdot(left[:, None], right)
 
 
 @cache
