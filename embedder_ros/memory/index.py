@@ -35,13 +35,14 @@ MANY = 0.4  # the same for one query
 APPROXIMATE = 2**23  # most numbers of a part looked at in approximate search. Raising it finds more, takes longer.
 BLOCK = 2**19  # cosines made at once; they fit the processor's cache
 PICKED = 2**17  # numbers picked at once, for the same reason
-STEP = 2**13  # rows whose heads are made at once while others wait
+STEP, LARGE = 2**10, 2**8  # rows whose heads are made at once while others wait, and from which one product is quicker
 RESERVE = 2**30  # most bytes reserved before they are needed
 SAMPLE, SHARE = 1024, 64  # fewest rows, and share of all, that tell what the k best of many queries must reach
 PIECE, TALL = 2**18, 16  # products from which BLAS takes threads, and rows that it needs to be quick
 PARALLEL = 2**21  # products from which two threads are quicker than one
 SEEDS = 8  # times as many rows as are wanted are compared in full to learn what the wanted ones reach
 ROUNDING, SQUARES = 1e-5, 1e-6  # of float32 sums, and of sums of squares
+NOTHING = 1e-5  # share of a vector that is left when all of it is taken away, by rounding
 
 
 class VectorIndex:
@@ -92,11 +93,13 @@ class VectorIndex:
         self._fitted, self._basis = self.count, None
         rng = np.random.default_rng(0)
         sample = self._rows[np.sort(rng.choice(self.count, min(FIT_SAMPLE, self.count), replace=False))]
-        basis = rng.standard_normal((self.dim, sum(PARTS)), dtype=np.float32)
+        basis: FloatArray = rng.standard_normal((sum(PARTS), self.dim), dtype=np.float32)
         for _ in range(3):  # subspace iteration: the directions that the rows vary most in, most important first
             yield
-            basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
-        mine = self._basis = np.ascontiguousarray(basis.T)
+            basis = np.asarray(basis @ sample.T @ sample, np.float32)
+            yield
+            basis = _orthonormal(basis)
+        mine = self._basis = basis
         self._heads = [np.empty((len(self._rows), width), np.float32) for width in PARTS]
         self._tails = [np.empty(len(self._rows), np.float32) for _ in self._heads]
         self._headed = 0
@@ -214,7 +217,9 @@ class VectorIndex:
         """Make the heads of these rows."""
         assert self._basis is not None
         rows = self._rows[which]
-        head, left, start = _products(rows, self._basis), np.einsum('ij,ij->i', rows, rows), 0
+        # One large product waits but once for BLAS's threads.
+        head = rows @ self._basis.T if len(rows) > LARGE else _products(rows, self._basis)
+        left, start = np.einsum('ij,ij->i', rows, rows), 0
         for heads, tails in zip(self._heads, self._tails, strict=True):
             part = heads[which] = head[:, start : start + heads.shape[1]]
             start += part.shape[1]
@@ -268,6 +273,20 @@ def _products(rows: FloatArray, others: FloatArray) -> FloatArray:
     for start in range(0, len(others), step):
         _multiply(rows, others[start : start + step].T, out[:, start : start + step])
     return out
+
+
+def _orthonormal(rows: FloatArray) -> FloatArray:
+    """Gram and Schmidt, in place: each row without those before it; nothing of one that adds nothing.
+
+    numpy's takes BLAS's threads hundreds of times, which on a busy robot is seconds in which nothing else is answered.
+    """
+    for i, row in enumerate(rows):
+        before = np.sqrt(np.einsum('i,i', row, row))
+        for _ in range(2):  # once leaves what rounding does to a row that lies almost in the others
+            row -= np.einsum('i,ij', np.einsum('ij,j', rows[:i], row), rows[:i])
+        length = np.sqrt(np.einsum('i,i', row, row))
+        row *= 1 / length if length > NOTHING * before else 0
+    return rows
 
 
 def _multiply(rows: FloatArray, few: FloatArray, out: FloatArray) -> None:
