@@ -29,9 +29,10 @@ Array = TypeVar('Array', bound=NDArray[Any])
 PARTS = (64, 64, 128)
 LONG = 384  # vectors shorter than this have no head: the full pass is as good
 FIT_FROM = 8192  # rows from which a head pays; the basis is fitted again whenever there are four times as many
-FIT_SAMPLE = 4096
+FIT_SAMPLE = 4096  # rows that it is fitted to
 FEW = 0.1  # share of rows below which picking them is quicker than a pass over all of them, for many queries
 MANY = 0.4  # the same for one query
+IN_VAIN = 0.9  # share of rows left after a part of their heads from which the other parts leave too many as well
 APPROXIMATE = 2**23  # most numbers of a part looked at in approximate search. Raising it finds more, takes longer.
 BLOCK = 2**19  # cosines made at once; they fit the processor's cache
 PICKED = 2**17  # numbers picked at once, for the same reason
@@ -168,6 +169,8 @@ class VectorIndex:
             reach = np.flatnonzero(scores + np.float32(np.sqrt(beyond + SQUARES)) * self._of(tails, rows) >= enough)
             if not exact and len(reach) > most:
                 reach = reach[_nearest(scores[reach], most)]
+            if len(reach) > IN_VAIN * len(rows):
+                break
             rows, scores = rows[reach], scores[reach]
         return self._best(rows, self._dots(self._rows, rows, query), k)
 
@@ -267,26 +270,12 @@ def _picked(rows: FloatArray, which: Rows, query: FloatArray) -> FloatArray:
 
 
 def _products(rows: FloatArray, others: FloatArray) -> FloatArray:
-    """(n, m) cosines of every row with every other. BLAS gets pieces for which it takes no threads, see `_scores`."""
+    """(n, m) cosines of many rows with all others. BLAS gets pieces for which it takes no threads, see `_scores`."""
     out = np.empty((len(rows), len(others)), np.float32)
     step = max(1, PIECE // (TALL * rows.shape[1]))
     for start in range(0, len(others), step):
         _multiply(rows, others[start : start + step].T, out[:, start : start + step])
     return out
-
-
-def _orthonormal(rows: FloatArray) -> FloatArray:
-    """Gram and Schmidt, in place: each row without those before it; nothing of one that adds nothing.
-
-    numpy's takes BLAS's threads hundreds of times, which on a busy robot is seconds in which nothing else is answered.
-    """
-    for i, row in enumerate(rows):
-        before = np.sqrt(np.einsum('i,i', row, row))
-        for _ in range(2):  # once leaves what rounding does to a row that lies almost in the others
-            row -= np.einsum('i,ij', np.einsum('ij,j', rows[:i], row), rows[:i])
-        length = np.sqrt(np.einsum('i,i', row, row))
-        row *= 1 / length if length > NOTHING * before else 0
-    return rows
 
 
 def _multiply(rows: FloatArray, few: FloatArray, out: FloatArray) -> None:
@@ -310,6 +299,20 @@ def _in_halves(count: int, others: FloatArray, work: Callable[[int, int], Any]) 
     other = _helper().submit(work, count // 2, count)
     work(0, count // 2)
     other.result()
+
+
+def _orthonormal(rows: FloatArray) -> FloatArray:
+    """Gram and Schmidt, in place: each row without those before it; nothing of one that adds nothing.
+
+    numpy's takes BLAS's threads hundreds of times, which on a busy robot is seconds in which nothing else is answered.
+    """
+    for i, row in enumerate(rows):
+        before = np.sqrt(np.einsum('i,i', row, row))
+        for _ in range(2):  # once leaves what rounding does to a row that lies almost in the others
+            row -= np.einsum('i,ij', np.einsum('ij,j', rows[:i], row), rows[:i])
+        length = np.sqrt(np.einsum('i,i', row, row))
+        row *= 1 / length if length > NOTHING * before else 0
+    return rows
 
 
 @cache
