@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embedder_ros.memory import index as module
-from embedder_ros.memory import sqlite
+from embedder_ros.memory import products, sqlite
 from embedder_ros.memory.index import VectorIndex
 from embedder_ros.types import unit_rows
 
@@ -24,9 +24,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         'FIT_FROM': 500,
         'APPROXIMATE': 8000,
         'BLOCK': 2048,
-        'PIECE': 2**13,
     }.items():
         monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(products, 'PIECE', 2**13)
 
 
 def rows_of(kind: str, count: int) -> np.ndarray:

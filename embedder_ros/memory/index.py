@@ -11,17 +11,15 @@ cost too much, `exact=False` compares only those whose heads are nearest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder_ros.memory.products import Rows, picked, products, scores_of
 from embedder_ros.types import FloatArray
 
-Rows = NDArray[np.intp]
 Array = TypeVar('Array', bound=NDArray[Any])
 
 # Numbers of a head, in parts: every search passes over the first part and looks at the others where that is not enough.
@@ -35,12 +33,9 @@ MANY = 0.4  # the same for one query
 IN_VAIN = 0.9  # share of rows left after a part of their heads from which the other parts leave too many as well
 APPROXIMATE = 2**23  # most numbers of a part looked at in approximate search. Raising it finds more, takes longer.
 BLOCK = 2**19  # cosines made at once; they fit the processor's cache
-PICKED = 2**17  # numbers picked at once, for the same reason
 STEP, LARGE = 2**10, 2**8  # rows whose heads are made at once while others wait, and from which one product is quicker
 RESERVE = 2**30  # most bytes reserved before they are needed
 SAMPLE, SHARE = 1024, 64  # fewest rows, and share of all, that tell what the k best of many queries must reach
-PIECE, TALL = 2**18, 16  # products from which BLAS takes threads, and rows that it needs to be quick
-PARALLEL = 2**21  # products from which two threads are quicker than one
 SEEDS = 8  # times as many rows as are wanted are compared in full to learn what the wanted ones reach
 ROUNDING, SQUARES = 1e-5, 1e-6  # of float32 sums, and of sums of squares
 NOTHING = 1e-5  # share of a vector that is left when all of it is taken away, by rounding
@@ -146,7 +141,7 @@ class VectorIndex:
         if k < 1 or not len(rows):
             return [[] for _ in queries]
         if len(queries) > 1 and len(rows) <= FEW * self.count:
-            return [self._best(rows, scores, k) for scores in _products(self._rows[rows], queries).T]
+            return [self._best(rows, scores, k) for scores in products(self._rows[rows], queries).T]
         if self._basis is not None and self._headed == self.count:
             return [self._by_head(q, k, rows, exact) for q in queries]
         if len(queries) == 1:
@@ -157,7 +152,7 @@ class VectorIndex:
         """One query: after each part of the heads, rows that cannot be among the best are left out."""
         assert self._basis is not None
         query = np.where(self._used, query, np.float32(0))
-        head, beyond, wanted, enough = _scores(self._basis, query), float(query @ query), k * self._most, -np.inf
+        head, beyond, wanted, enough = scores_of(self._basis, query), float(query @ query), k * self._most, -np.inf
         scores, start = np.zeros(len(rows), np.float32), 0
         for heads, tails, after in zip(self._heads, self._tails, [*self._heads[1:], self._rows], strict=True):
             part, most = head[start : start + heads.shape[1]], APPROXIMATE // after.shape[1]
@@ -177,9 +172,9 @@ class VectorIndex:
     def _dots(self, array: FloatArray, rows: Rows, query: FloatArray) -> FloatArray:
         """(n,) products of some rows of an array with the query."""
         if len(rows) > MANY * self.count:
-            scores = _scores(array[: self.count], query)
+            scores = scores_of(array[: self.count], query)
             return self._of(scores, rows)
-        return _picked(array, rows, query)
+        return picked(array, rows, query)
 
     def _of(self, values: FloatArray, rows: Rows) -> FloatArray:
         """The values of some rows."""
@@ -192,12 +187,12 @@ class VectorIndex:
         n = self.count
         step = max(1, n // max(SAMPLE, n // SHARE))
         sample = np.arange(0, n, step) if mask is None else np.flatnonzero(mask)[::step]
-        enough = [_kth(scores, k * self._most) - ROUNDING for scores in _products(self._rows[sample], queries).T]
+        enough = [_kth(scores, k * self._most) - ROUNDING for scores in products(self._rows[sample], queries).T]
         least = np.array(enough, np.float32)
         found: list[tuple[Rows, Rows, FloatArray]] = []
         block = max(1, BLOCK // len(queries))
         for start in range(0, n, block):
-            scores = _products(self._rows[start : min(start + block, n)], queries)
+            scores = products(self._rows[start : min(start + block, n)], queries)
             reach = scores >= least
             if mask is not None:
                 reach &= mask[start : start + block, None]
@@ -221,7 +216,7 @@ class VectorIndex:
         assert self._basis is not None
         rows = self._rows[which]
         # One large product waits but once for BLAS's threads.
-        head = rows @ self._basis.T if len(rows) > LARGE else _products(rows, self._basis)
+        head = rows @ self._basis.T if len(rows) > LARGE else products(rows, self._basis)
         left, start = np.einsum('ij,ij->i', rows, rows), 0
         for heads, tails in zip(self._heads, self._tails, strict=True):
             part = heads[which] = head[:, start : start + heads.shape[1]]
@@ -244,63 +239,6 @@ class VectorIndex:
         return [self._rows, self._owner, self._view, *heads]
 
 
-def _scores(rows: FloatArray, query: FloatArray) -> FloatArray:
-    """(n,) cosines. Not by BLAS, whose threads wait for each other by spinning: 100 times slower on a busy robot."""
-    if not hasattr(np, 'vecdot'):  # numpy 1
-        return rows @ query
-    out = np.empty(len(rows), np.float32)
-    _in_halves(len(rows), query, lambda start, stop: np.vecdot(rows[start:stop], query, out=out[start:stop]))
-    return out
-
-
-def _picked(rows: FloatArray, which: Rows, query: FloatArray) -> FloatArray:
-    """(n,) cosines of some rows, which are copied a few at a time: more would leave the processor's cache."""
-    out = np.empty(len(which), np.float32)
-
-    def fill(start: int, stop: int) -> None:
-        step = max(1, PICKED // len(query))
-        copies = np.empty((min(step, stop - start), len(query)), np.float32)
-        for at in range(start, stop, step):
-            part = which[at : min(at + step, stop)]
-            few = np.take(rows, part, axis=0, out=copies[: len(part)], mode='clip')  # other modes copy twice
-            out[at : at + len(part)] = np.vecdot(few, query) if hasattr(np, 'vecdot') else few @ query
-
-    _in_halves(len(which), query, fill)
-    return out
-
-
-def _products(rows: FloatArray, others: FloatArray) -> FloatArray:
-    """(n, m) cosines of many rows with all others. BLAS gets pieces for which it takes no threads, see `_scores`."""
-    out = np.empty((len(rows), len(others)), np.float32)
-    step = max(1, PIECE // (TALL * rows.shape[1]))
-    for start in range(0, len(others), step):
-        _multiply(rows, others[start : start + step].T, out[:, start : start + step])
-    return out
-
-
-def _multiply(rows: FloatArray, few: FloatArray, out: FloatArray) -> None:
-    """The product (n, m) of (n, D) and (D, m), piece by piece."""
-    tall = max(1, PIECE // few.size)
-
-    def fill(start: int, stop: int) -> None:
-        whole = stop - (stop - start) % tall
-        pieces = rows[start:whole].reshape(-1, tall, len(few))
-        np.matmul(pieces, few, out=out[start:whole].reshape(-1, tall, few.shape[1]))
-        np.matmul(rows[whole:stop], few, out=out[whole:stop])
-
-    _in_halves(len(rows), few, fill)
-
-
-def _in_halves(count: int, others: FloatArray, work: Callable[[int, int], Any]) -> None:
-    """Do the work on rows from start to stop; long work in two threads."""
-    if count * others.size < PARALLEL:
-        work(0, count)
-        return
-    other = _helper().submit(work, count // 2, count)
-    work(0, count // 2)
-    other.result()
-
-
 def _orthonormal(rows: FloatArray) -> FloatArray:
     """Gram and Schmidt, in place: each row without those before it; nothing of one that adds nothing.
 
@@ -313,12 +251,6 @@ def _orthonormal(rows: FloatArray) -> FloatArray:
         length = np.sqrt(np.einsum('i,i', row, row))
         row *= 1 / length if length > NOTHING * before else 0
     return rows
-
-
-@cache
-def _helper() -> ThreadPoolExecutor:
-    """The thread that takes one half of a long pass."""
-    return ThreadPoolExecutor(1, 'memory search')
 
 
 def _largest(scores: FloatArray, k: int) -> Rows:

@@ -23,6 +23,7 @@ from embedder_ros.memory.finder import Finder, Found
 from embedder_ros.memory.known import Known, TrackKey, Working
 from embedder_ros.memory.live import Live
 from embedder_ros.memory.policy import Settings, limits_of
+from embedder_ros.memory.products import scores_of
 from embedder_ros.memory.reid import Bools, Same, Verdict, World, decide, veto
 from embedder_ros.memory.report import Report
 from embedder_ros.memory.rivals import rivals
@@ -186,7 +187,7 @@ class Recogniser:
         """(N,) which of (N, D) embeddings are people that may not be identified."""
         if self._person is None:
             return np.zeros(len(embeddings), bool)
-        return self._model.calibration.semantic(embeddings @ self._person) >= self._person_from
+        return self._model.calibration.semantic(scores_of(embeddings, self._person)) >= self._person_from
 
     def forget(self, known: Sequence[Known]) -> None:
         """Let go of the live tracks of forgotten objects, for good."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder_ros.memory.products import products
 from embedder_ros.types import FloatArray, Observation, View, unit_rows
 
 # Side of a box, as a share of the image's, from which size no longer counts.
@@ -174,7 +175,7 @@ def similarities(tracks: Sequence[Gallery], objects: Sequence[Gallery]) -> Float
     """
     if not tracks or not objects:
         return np.zeros((len(tracks), len(objects)), np.float32)
-    cosines = np.concatenate([t.looks for t in tracks]) @ np.concatenate([o.looks for o in objects]).T
+    cosines = products(np.concatenate([t.looks for t in tracks]), np.concatenate([o.looks for o in objects]))
     nearest = np.maximum.reduceat(cosines, _starts(objects), axis=1)
     weight = np.concatenate([t.weights for t in tracks])[:, None]
     starts = _starts(tracks)
