@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from embedder_ros.types import FloatArray, box_iou
 
-CHUNK = 512  # boxes compared with each other at once: all at once would take memory by the square of their number
+CHUNK = 128  # boxes compared with each other at once; raising it compares more boxes that earlier ones rule out
 
 
 def distinct(boxes: FloatArray, labels: NDArray[np.int64], same: float, most: int) -> NDArray[np.int64]:

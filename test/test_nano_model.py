@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from embedder_ros.models.nano import MANIFEST, WEIGHTS
+from embedder_ros.models.nano.image import CROP, CROP_MARGIN, crops
 from embedder_ros.models.registry import Model, load_model
 from embedder_ros.pipeline import Pipeline
 from embedder_ros.types import Boxes, Frame, Observation, UserError
@@ -107,6 +108,18 @@ def test_bad_boxes_are_refused(pipeline: Pipeline, box: list[float]) -> None:
 def test_bad_images_are_refused(pipeline: Pipeline, image: np.ndarray) -> None:
     with pytest.raises(UserError, match='uint8 RGB'):
         pipeline.observe([Frame(image, 0, 'front')])
+
+
+def test_crops_show_the_box_and_a_margin_even_at_the_border() -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[20:60, 100:140] = (255, 0, 0)
+    boxes = np.array([[100, 20, 140, 60], [0, 0, 4, 100], [196, 96, 200, 100], [0, 0, 200, 100]], np.float32)
+    shown = crops(image, boxes)
+    assert shown.shape == (4, CROP, CROP, 3) and shown.dtype == np.uint8
+    assert (shown[0, CROP // 2, CROP // 2] == (255, 0, 0)).all() and not shown[0, 0].any()
+    red = (shown[0, ..., 0] > 127).mean()
+    assert abs(red - 1 / (1 + 2 * CROP_MARGIN) ** 2) < 0.05
+    assert not shown[1:3].any() and 0.06 < (shown[3, ..., 0] > 127).mean() < 0.1
 
 
 def test_identity_view_is_unit_and_prefers_the_same_thing(model: Model, pipeline: Pipeline) -> None:

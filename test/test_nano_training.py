@@ -19,12 +19,13 @@ pytest.importorskip('onnx')
 
 from embedder_ros.models.nano import WEIGHTS  # noqa: E402
 from embedder_ros.models.nano.colour import COLOURS, PALETTE  # noqa: E402
-from embedder_ros.models.nano.image import ImageEncoder  # noqa: E402
-from embedder_ros.models.nano.layout import IDENTITY  # noqa: E402
+from embedder_ros.models.nano.image import CROP, ImageEncoder  # noqa: E402
+from embedder_ros.models.nano.layout import IDENTITY, MEANING  # noqa: E402
+from embedder_ros.models.nano.proposer import MAPS  # noqa: E402
 from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
 from embedder_ros.training import export, extract, train, train_identity, train_proposals  # noqa: E402
-from embedder_ros.training.network import KEPT, Proposals  # noqa: E402
+from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, shades  # noqa: E402
 from embedder_ros.training.photos import Sample, Thing, altered  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
 from embedder_ros.types import Frame  # noqa: E402
@@ -127,20 +128,23 @@ def test_a_loose_box_ranked_first_costs_more_than_a_tight_one() -> None:
     assert float(train.first(torch.zeros(3, 1), torch.zeros(3, 1), worth, iou, frame)) == 0.0  # nothing is asked
 
 
-def test_individuals_are_told_apart_better_and_nothing_else_changes(trained: tuple) -> None:
-    head, _, examples = copy.deepcopy(trained)
+def test_individuals_are_told_apart_better_and_nothing_else_changes(trained: tuple, data: Path) -> None:
+    head = copy.deepcopy(trained[0])
     before = {name: value.clone() for name, value in head.state_dict().items()}
-    views = train_identity.gather(head, examples)
+    views = train_identity.gather(head, (train.load(path, 'crops') for path in sorted(data.glob('*.json'))))
     first, second, twins = train_identity.pairs(views, np.random.default_rng(0))
     assert len(first) == 4 and (views.frame[first] != views.frame[second]).all() and not twins.any()
+    torch.manual_seed(0)
+    for network, looks in ((head.individual, train_identity.by_meaning), (Crops(), train_identity.by_pixels)):
 
-    def cost() -> float:
-        with torch.no_grad():
-            return float(train_identity.contrast(head.individual.eval(), views, first, second, twins))
+        def cost(network: torch.nn.Module = network, looks: train_identity.Looks = looks) -> float:
+            with torch.no_grad():
+                rows = looks(network.eval(), views, np.concatenate([first, second]))
+                return float(train_identity.contrast(rows, twins))
 
-    untrained = cost()
-    train_identity.fit(head, views, 30)
-    assert cost() < untrained
+        untrained = cost()
+        train_identity.fit(network, looks, views, 30, 1e-3)
+        assert cost() < untrained, looks.__name__
     assert {n for n, v in head.state_dict().items() if not torch.equal(v, before[n])} == {
         'individual.weight', 'individual.bias',
     }  # fmt: skip
@@ -150,7 +154,7 @@ def test_exported_model_loads_and_sees(trained: tuple, bank: Bank, data: Path, t
     head, texts, examples = trained
     for name in FROZEN:
         shutil.copy(WEIGHTS / name, tmp_path / name)
-    export.write_head(head, tmp_path / 'head.onnx')
+    export.write_head(head, Crops().eval(), tmp_path / 'head.onnx')
     export.write_proposals(Proposals().eval(), tmp_path / 'proposals.onnx')
     export.write_texts(texts, bank, train.nouns(examples), tmp_path / 'text.npz')
     export.finish(tmp_path, scale=20.0, bias=-5.0)
@@ -160,20 +164,25 @@ def test_exported_model_loads_and_sees(trained: tuple, bank: Bank, data: Path, t
     assert json.loads((tmp_path / 'nano.json').read_text())['calibration']['scale'] == 20.0
 
 
-def test_exported_head_is_the_trained_head(trained: tuple, tmp_path: Path) -> None:
+def test_exported_head_is_the_trained_head(trained: tuple, data: Path, tmp_path: Path) -> None:
     from embedder_ros.inference.session import OnnxSession
 
-    head, _, examples = trained
-    export.write_head(head, tmp_path / 'head.onnx')
-    inputs = {name: value.astype(np.float32) for name, value in examples[0].arrays.items()}
+    head, crops = trained[0], Crops()
+    crops(torch.rand(8, CROP, CROP, 3) * 255, torch.rand(8, SHADES), torch.rand(8, 6))  # batch norm sees something
+    export.write_head(head, crops.eval(), tmp_path / 'head.onnx')
+    arrays = train.load(min(data.glob('*.json')), 'crops').arrays
+    inputs = {name: value.astype(np.float32) if value.dtype.kind == 'f' else value for name, value in arrays.items()}
     got = OnnxSession(tmp_path / 'head.onnx', device='cpu').run(inputs)
+    rows = {name: torch.from_numpy(value) for name, value in inputs.items()}
     with torch.no_grad():
-        batch = {n: torch.from_numpy(v)[None] if n != 'tokens' else torch.from_numpy(v) for n, v in inputs.items()}
-        want = head(batch)
+        want = head({n: v if n == 'tokens' else v[None] for n, v in rows.items()})
+        pixels = crops(rows['crops'], shades(rows['look']), rows['geometry'])
     share = head.weights().detach()
     np.testing.assert_allclose(got['iou'], torch.sigmoid(want['iou'])[0].numpy(), atol=0.02)
     meaning = (want['meaning'][0] * share[0]).numpy()
-    np.testing.assert_allclose(got['embedding'][:, : meaning.shape[1]], meaning, atol=0.02)
+    np.testing.assert_allclose(got['embedding'][:, MEANING], meaning, atol=0.02)
+    looks = np.concatenate([2 * want['individual'][0], 2 * pixels, want['histogram'][0]], axis=1) / 3
+    np.testing.assert_allclose(got['embedding'][:, IDENTITY], KEPT * looks, atol=0.005)
     kept = np.linalg.norm(got['embedding'][:, IDENTITY], axis=1)
     np.testing.assert_allclose(kept, KEPT, rtol=0.02, err_msg='half precision must be enough for individuals')
 
@@ -186,10 +195,27 @@ def test_exported_proposals_are_the_trained_ones(data: Path, tmp_path: Path) -> 
     network = train_proposals.fit([f for f in frames if f is not None], 2)
     export.write_proposals(network, tmp_path / 'proposals.onnx')
     maps = [m.astype(np.float32) for m in frames[0][0]]
-    got = OnnxSession(tmp_path / 'proposals.onnx').run(dict(zip(('s8', 's16', 's32'), maps, strict=True)))
+    got = OnnxSession(tmp_path / 'proposals.onnx').run(dict(zip(MAPS, maps, strict=True)))
     with torch.no_grad():
         scores, edges = network(*(torch.from_numpy(m) for m in maps))
     want = torch.cat([torch.sigmoid(s).flatten() for s in scores]).numpy()
     np.testing.assert_allclose(got['objectness'], want, atol=0.01)
     wide = torch.cat([(e[..., 0] + e[..., 2]).flatten() for e in edges]).numpy()
     np.testing.assert_allclose(got['boxes'][:, 2] - got['boxes'][:, 0], wide, rtol=0.05)
+
+
+def test_the_finest_level_is_trained_alone_and_answers_for_thin_things(data: Path, tmp_path: Path) -> None:
+    frames = [f for f in (train_proposals.load(path) for path in sorted(data.glob('*.json'))) if f is not None]
+    torch.manual_seed(0)
+    first = train_proposals.fit(frames, 1)
+    torch.save(first.state_dict(), tmp_path / 'proposals.pt')
+    then = train_proposals.fit(frames, 2, tmp_path, only_fine=True)
+    before, after = first.state_dict(), then.state_dict()
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith('fine.') for name in changed)
+    thin, thick = np.array([[[100.0, 100, 160, 108]], [[100.0, 100, 160, 160]]], np.float32)
+    costs = [
+        float(train_proposals.losses(([torch.full((1, 120, 160), 4.0)], [torch.ones(1, 120, 160, 4)]), [box], [True]))
+        for box in (thin, thick)
+    ]
+    assert costs[0] < costs[1], 'only the thin thing has cells that should answer'

@@ -94,7 +94,7 @@ class _Lite0:
 
 
 def write_backbone(state: dict[str, np.ndarray], path: Path) -> None:
-    """Image (1, H, W, 3) uint8 RGB, sides divisible by 32 -> maps at strides 8, 16, 32 and the 1280-channel top."""
+    """Image (1, H, W, 3) uint8 RGB, sides divisible by 32 -> maps at strides 4, 8, 16, 32 and the 1280-channel top."""
     graph = GraphWriter()
     net = _Lite0(state, graph)
     value = graph.op('Cast', 'image', to=TensorProto.FLOAT)
@@ -106,10 +106,10 @@ def write_backbone(state: dict[str, np.ndarray], path: Path) -> None:
     downsampling = {1: 's4', 3: 's8', 5: 's16', 11: 's32'}
     for index in range(16):
         value = net.block(value, index, 2 if index in downsampling else 1)
-        maps[{4: 's8', 10: 's16', 15: 's32'}.get(index, '')] = value
+        maps[{2: 's4', 4: 's8', 10: 's16', 15: 's32'}.get(index, '')] = value
     maps.pop('')
     maps['top'] = net.conv(value, '_conv_head', '_bn1')
-    shapes: dict[str, list[Any]] = {'s8': [1, 40, 'h8', 'w8'], 's16': [1, 112, 'h16', 'w16']}
+    shapes: dict[str, list[Any]] = {'s4': [1, 24, 'h4', 'w4'], 's8': [1, 40, 'h8', 'w8'], 's16': [1, 112, 'h16', 'w16']}
     shapes |= {'s32': [1, 320, 'h32', 'w32'], 'top': [1, 1280, 'h32', 'w32']}
     graph.save(path, {'image': (TensorProto.UINT8, [1, 'H', 'W', 3])}, maps, shapes)
 
@@ -132,7 +132,7 @@ def write_regions(state: dict[str, np.ndarray], path: Path) -> None:
     full = graph.op('Flatten', _roi_align(graph, 'top', index, 32, 1, POOL_SAMPLES))
     half = graph.op('Flatten', _roi_align(graph, 'half_top', index, 32, 1, POOL_SAMPLES, boxes='half_boxes'))
     pooled = graph.op('Add', full, graph.op('Mul', graph.op('Sub', half, full), 'half_share'))
-    logits = graph.op('Gemm', pooled, graph.weight(state['_fc.weight']), graph.weight(state['_fc.bias']), transB=1)
+    logits = graph.op('Gemm', pooled, graph.bytes(state['_fc.weight']), graph.weight(state['_fc.bias']), transB=1)
     outputs = {'features': graph.op('Concat', *parts, axis=1), 'pooled': pooled}
     outputs['classes'] = graph.op('LogSoftmax', logits, axis=1)
     whole = [graph.op('Slice', value, *_slice(graph, 0, -1, 2**31)) for value in ('boxes', index)]
@@ -152,11 +152,13 @@ def write_regions(state: dict[str, np.ndarray], path: Path) -> None:
 def write_detector(nanodet: Path, path: Path) -> None:
     """Image (1, 416, 416, 3) uint8 RGB -> boxes (3549, 4) as fractions of the image and scores (3549, 80)."""
     graph = GraphWriter()
-    value = graph.op('Cast', 'image', to=TensorProto.FLOAT)
-    value = graph.op('Gather', value, graph.constant(np.array([2, 1, 0])), axis=3)
-    value = graph.op('Sub', value, graph.constant(np.array(NANODET_MEAN, np.float32)))
-    value = graph.op('Div', value, graph.constant(np.array(NANODET_STD, np.float32)))
-    net = TfjsGraph(nanodet, graph, graph.op('Transpose', value, perm=[0, 3, 1, 2]))
+    planes = graph.op('Transpose', 'image', perm=[0, 3, 1, 2])  # first: arithmetic on planes is ten times quicker
+    value = graph.op(
+        'Cast', graph.op('Gather', planes, graph.constant(np.array([2, 1, 0])), axis=1), to=TensorProto.FLOAT
+    )
+    mean, std = (np.array(v, np.float32).reshape(3, 1, 1) for v in (NANODET_MEAN, NANODET_STD))
+    value = graph.op('Div', graph.op('Sub', value, graph.constant(mean)), graph.constant(std))
+    net = TfjsGraph(nanodet, graph, value)
     scores = [net.output(name) for name in ('Identity', 'Identity_1', 'Identity_2')]
     boxes = [
         _decode(graph, net.output(name), stride)

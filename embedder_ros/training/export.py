@@ -21,20 +21,26 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, ZONES
+from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, THUMBNAIL, ZONES
+from embedder_ros.models.nano.image import CROP
 from embedder_ros.models.nano.layout import DIM
 from embedder_ros.models.nano.manifest import write_manifest
 from embedder_ros.models.nano.text import PROMPT_VERSION
 from embedder_ros.training.network import (
     CLASS_ROWS,
     COCO_ROWS,
+    CROP_MEAN,
+    CROP_SPREAD,
+    DARK,
     FEATURES,
     FLOOR,
     KEPT,
     POOLED,
+    SHADES,
     TOKEN_CHANNELS,
     TOKENS,
     WIDTH,
+    Crops,
     Head,
     Proposals,
     Texts,
@@ -42,9 +48,10 @@ from embedder_ros.training.network import (
 from embedder_ros.training.onnx_graph import GraphWriter
 from embedder_ros.training.photos import class_names
 from embedder_ros.training.phrases import Bank
+from embedder_ros.training.train_proposals import STRIDES
 
 HEADS = 4  # of the head's transformer
-INDIVIDUAL_SHARE, HISTOGRAM_SHARE = 0.8, 0.6  # of the identity view; their squares sum to 1
+INDIVIDUAL_SHARE, PIXELS_SHARE, HISTOGRAM_SHARE = 2 / 3, 2 / 3, 1 / 3  # of the identity view; their squares sum to 1
 
 
 def main() -> None:
@@ -64,7 +71,9 @@ def main() -> None:
     for network, name in ((head, 'head'), (texts, 'texts'), (proposals, 'proposals')):
         network.load_state_dict(averaged([folder / f'{name}.pt' for folder in args.trained]))
         network.eval()
-    write_head(head, args.out / 'head.onnx')
+    crops = Crops().eval()
+    crops.load_state_dict(torch.load(last / 'crops.pt'))
+    write_head(head, crops, args.out / 'head.onnx')
     write_proposals(proposals, args.out / 'proposals.onnx')
     write_texts(texts, bank, json.loads((last / 'known.json').read_text()), args.out / 'text.npz')
     finish(args.out, scale=float(texts.scale.detach().exp()), bias=float(texts.bias.detach()))
@@ -174,7 +183,7 @@ class _Layers:
         return self.linear(layer.out_proj, flat)
 
 
-def write_head(head: Head, path: Path) -> None:
+def write_head(head: Head, crops: Crops, path: Path) -> None:
     """Regions of one frame, the whole image last -> embedding (N + 1, DIM) and iou (N + 1,)."""
     graph = GraphWriter()
     net = _Layers(graph)
@@ -191,6 +200,7 @@ def write_head(head: Head, path: Path) -> None:
         'classes': net.bounded(net.linear(head.classes, graph.op('Relu', net.sum(shown, net.number(-FLOOR))))),
         'colour': net.times(graph.op('Tanh', _colours(net, head)), len(COLOURS) ** -0.5),
         'individual': net.join(net.times(individual, INDIVIDUAL_SHARE),
+                               net.times(_pixels(net, crops), PIXELS_SHARE),
                                net.times(net.columns('look', LOOK - HISTOGRAM, LOOK), HISTOGRAM_SHARE)),
     }  # fmt: skip
     iou = graph.op('Sigmoid', net.stack(head.iou, net.join(boxes, objects)))
@@ -205,6 +215,7 @@ def write_head(head: Head, path: Path) -> None:
     }
     inputs: dict[str, tuple[int, list[Any]]] = {n: (TensorProto.FLOAT, ['N', w]) for n, w in widths.items()}
     inputs['tokens'] = (TensorProto.FLOAT, [1, TOKEN_CHANNELS, 6, 8])
+    inputs['crops'] = (TensorProto.UINT8, ['N', CROP, CROP, 3])
     graph.save(path, inputs, outputs, {'embedding': ['N', DIM], 'iou': ['N']})
 
 
@@ -228,6 +239,33 @@ def _tokens(net: _Layers, head: Head, base: str) -> tuple[str, str]:
         value = net.block(layer, value)
     both = net.rows(net.norm(head.final, value), 0, -TOKENS)
     return tuple(graph.op('Split', both, outputs=2, axis=0))
+
+
+def _pixels(net: _Layers, crops: Crops) -> str:
+    """(N + 1, PIXELS_DIM) unit rows of `Crops`."""
+    graph, maps = net.graph, _Maps(net.graph)
+    planes = graph.op('Cast', graph.op('Transpose', 'crops', perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
+    value = net.times(net.sum(planes, net.number(-255 * CROP_MEAN)), 1 / (255 * CROP_SPREAD))
+    value = maps.towers(crops.body, value)
+    value = graph.op('Add', value, maps.stack(crops.last, value))
+    side = CROP // 8
+    inner = graph.op('Slice', value, *(graph.constant(np.array(v)) for v in ([1, 1], [side - 1] * 2, [2, 3])))
+    upper, lower = net.rows(value, 0, side // 2, axis=2), net.rows(value, side - side // 2, side, axis=2)
+    means = [graph.op('ReduceMean', part, axes=[2, 3], keepdims=0) for part in (value, upper, lower, inner)]
+    strongest = graph.op('ReduceMax', value, axes=[2, 3], keepdims=0)
+    known = net.norm(crops.norm, net.join(means[0], strongest, *means[1:]))
+    return net.unit(net.stack(crops.pixels, net.join(known, _shades(net), net.columns('geometry', 4, 6))))
+
+
+def _shades(net: _Layers) -> str:
+    """(N + 1, SHADES), as `network.shades` has them."""
+    graph = net.graph
+    box = net.columns('look', THUMBNAIL.start, THUMBNAIL.stop)
+    pixels = graph.op('Reshape', net.rows(box, -1, 2**31), graph.constant(np.array([1, -1, 3])))
+    whole = graph.op(
+        'Tile', graph.op('ReduceMean', pixels, axes=[1], keepdims=0), graph.constant(np.array([1, SHADES // 3]))
+    )
+    return graph.op('Sub', *(graph.op('Log', net.sum(v, net.number(DARK))) for v in (box, whole)))
 
 
 def _colours(net: _Layers, head: Head) -> str:
@@ -275,15 +313,21 @@ def write_proposals(network: Proposals, path: Path) -> None:
     p5 = net.conv(network.lateral[2], 's32')
     p4 = graph.op('Add', net.conv(network.lateral[1], 's16'), net.enlarged(p5, 's16'))
     p3 = graph.op('Add', net.conv(network.lateral[0], 's8'), net.enlarged(p4, 's8'))
-    boxes, scores = [], []
-    for level, (value, stride) in enumerate(((p3, 8), (p4, 16), (p5, 32))):
-        value = net.stack(network.smooth[level], value)
+    levels = [net.stack(smooth, value) for smooth, value in zip(network.smooth, (p3, p4, p5), strict=True)]
+    above = net.enlarged(net.conv(network.fine['above'], levels[0]), 's4')
+    fine = graph.op('Relu', graph.op('Add', net.conv(network.fine['lateral'], 's4'), above))
+    fine = net.conv(network.fine['found'], net.towers(network.fine['tower'], fine))
+    sizes = graph.constant(np.array([1, 4]))
+    found = [tuple(graph.op('Split', fine, sizes, outputs=2, axis=1))]
+    for value in levels:
         score = net.conv(network.score, net.towers(network.score_tower, value))
-        edges = net.conv(network.edges, net.towers(network.edge_tower, value))
-        boxes.append(net.boxes(edges, stride, network.reach[level]))
+        found.append((score, net.conv(network.edges, net.towers(network.edge_tower, value))))
+    boxes, scores = [], []
+    for (score, edges), stride, reach in zip(found, STRIDES, network.reach, strict=True):
+        boxes.append(net.boxes(edges, stride, reach))
         scores.append(graph.op('Reshape', graph.op('Sigmoid', score), graph.constant(np.array([-1]))))
     outputs = {'boxes': graph.op('Concat', *boxes, axis=0), 'objectness': graph.op('Concat', *scores, axis=0)}
-    channels = {'s8': 40, 's16': 112, 's32': 320}
+    channels = {'s4': 24, 's8': 40, 's16': 112, 's32': 320}
     inputs = {n: (TensorProto.FLOAT, [1, c, f'{n}_h', f'{n}_w']) for n, c in channels.items()}
     graph.save(path, inputs, outputs, {'boxes': ['M', 4], 'objectness': ['M']})
 
@@ -298,8 +342,8 @@ class _Maps:
         if norm is not None:
             layer = nn.utils.fusion.fuse_conv_bn_eval(layer, norm)
         kernel, bias = (self.graph.weight(t.detach().numpy()) for t in (layer.weight, layer.bias))
-        pads = [layer.padding[0]] * 4
-        return self.graph.op('Conv', value, kernel, bias, pads=pads, group=layer.groups)
+        pads, strides = [layer.padding[0]] * 4, list(layer.stride)
+        return self.graph.op('Conv', value, kernel, bias, pads=pads, strides=strides, group=layer.groups)
 
     def stack(self, layers: nn.Sequential, value: str) -> str:
         """Convolutions, a batch norm folded into the one before it, and ReLU."""

@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from embedder_ros.models.nano.image import Encoded, ImageEncoder
+from embedder_ros.models.nano.proposer import MAPS as PROPOSAL_MAPS
 from embedder_ros.models.nano.proposer import NanoProposer, distinct
 from embedder_ros.training.photos import Sample, Thing, class_names, kitchen, mosaics, recorded, rendered, single_things
 from embedder_ros.types import FloatArray, Frame, box_iou
@@ -88,8 +89,9 @@ def keep(
     rng = np.random.default_rng(abs(hash_of(sample.key)))
     boxes = candidate_boxes(truth, proposed(encoded, proposer), encoded, rng)
     regions = encoder.read(encoded, boxes)
-    arrays = {name: getattr(regions, name).astype(np.float16) for name in regions.__slots__}
-    arrays |= {f'map_{n}': encoded.maps[n].astype(np.float16) for n in ('s8', 's16', 's32') if maps}
+    arrays = {name: getattr(regions, name) for name in regions.__slots__}
+    arrays = {name: value.astype(np.float16) if value.dtype.kind == 'f' else value for name, value in arrays.items()}
+    arrays |= {f'map_{n}': encoded.maps[n].astype(np.float16) for n in PROPOSAL_MAPS if maps}
     size = encoded.whole[0, 2:]
     np.savez(out / f'{sample.key}.npz', boxes=boxes, truth=truth, size=size, **arrays)
     things = [{'names': t.names, 'colours': t.colours, 'instance': t.instance, 'part': t.part} for t in sample.things]

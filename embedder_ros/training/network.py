@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, ZONES
-from embedder_ros.models.nano.layout import CLASSES_DIM, INDIVIDUAL_DIM, MEANING_DIM
+from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, THUMBNAIL, ZONES
+from embedder_ros.models.nano.layout import CLASSES_DIM, INDIVIDUAL_DIM, MEANING_DIM, PIXELS_DIM
 
 WIDTH = 160
 FEATURES, POOLED, CLASS_ROWS, COCO_ROWS, TOKEN_CHANNELS, TOKENS = 2928, 1280, 1000, 80, 320, 48
+SHADES = 48  # of a box's 4 x 4 cells, three colours each
+CROP_CHANNELS = (24, 48, 64, 96)
+CROP_MEAN, CROP_SPREAD = 0.45, 0.25  # of pixels in 0..1, to about -2..2
+DARK = 0.05  # added to a brightness before its logarithm
 
 KEPT = 0.2  # share of the individual part in an object vector
 FLOOR = 0.06  # root of a class's probability below which it says nothing: the tail of a softmax is noise
@@ -23,6 +27,41 @@ FLOOR = 0.06  # root of a class's probability below which it says nothing: the t
 def bounded(rows: Tensor) -> Tensor:
     """Shorten rows to below length 1 and keep short ones almost as they are."""
     return rows / torch.sqrt(1.0 + rows.square().sum(-1, keepdim=True))
+
+
+class Crops(nn.Module):
+    """Tells individuals apart by the pixels of their boxes; features made for naming overlook pattern and shade."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        one, two, three, four = CROP_CHANNELS
+        self.body = nn.Sequential(_conv(3, one, 2), _conv(one, two, 2), _conv(two, three), _conv(three, four, 2))
+        self.last = _conv(four, four)
+        self.norm = nn.LayerNorm(5 * four)
+        self.pixels = nn.Sequential(nn.Dropout(0.1), nn.Linear(5 * four + SHADES + 2, PIXELS_DIM))
+
+    def forward(self, crops: Tensor, shade: Tensor, geometry: Tensor) -> Tensor:
+        """Unit rows (K, PIXELS_DIM).
+
+        Args:
+            crops: (K, CROP, CROP, 3), values 0..255.
+            shade: (K, SHADES) of `shades`.
+            geometry: (K, 6), of which size and aspect are read.
+        """
+        value = self.body((crops.permute(0, 3, 1, 2).float() / 255 - CROP_MEAN) / CROP_SPREAD)
+        value = value + self.last(value)
+        half = value.shape[-1] // 2
+        upper, lower, middle = value[:, :, :half], value[:, :, -half:], value[:, :, 1:-1, 1:-1]
+        parts = [value.mean((2, 3)), value.amax((2, 3)), *(part.mean((2, 3)) for part in (upper, lower, middle))]
+        known = torch.cat([self.norm(torch.cat(parts, 1)), shade, geometry[:, 4:]], 1)
+        return F.normalize(self.pixels(known), dim=1)
+
+
+def shades(look: Tensor) -> Tensor:
+    """(N, SHADES) how bright and coloured each box is against the whole image, the last row of `look` (N, LOOK)."""
+    box = torch.log(look[:, THUMBNAIL] + DARK)
+    whole = torch.log(look[-1, THUMBNAIL].unflatten(0, (-1, 3)).mean(0) + DARK)
+    return box - whole.repeat(SHADES // 3)
 
 
 class Head(nn.Module):
@@ -110,39 +149,54 @@ class Texts(nn.Module):
 
 
 class Proposals(nn.Module):
-    """Anchor-free boxes from the backbone's maps at strides 8, 16 and 32: how good a box starts here, and its edges."""
+    """Anchor-free boxes from the backbone's maps: how good a box starts here, and its edges.
 
-    channels = 64
-    reach = (24.0, 64.0, 160.0)  # typical distance from a cell to its box's edges per level, pixels
+    The level at stride 4 is for thin things such as handles, and narrow, since it has three quarters of all cells.
+    """
+
+    channels, fine_channels = 64, 32
+    reach = (10.0, 24.0, 64.0, 160.0)  # typical distance from a cell to its box's edges per level, pixels
 
     def __init__(self) -> None:
         super().__init__()
-        wide = self.channels
+        wide, thin = self.channels, self.fine_channels
         self.lateral = nn.ModuleList([nn.Conv2d(c, wide, 1) for c in (40, 112, 320)])
         self.smooth = nn.ModuleList([_conv(wide, wide) for _ in range(3)])
         self.score_tower = nn.Sequential(_separable(wide), _separable(wide))
         self.edge_tower = nn.Sequential(_separable(wide), _separable(wide))
         self.score = nn.Conv2d(wide, 1, 3, padding=1)
         self.edges = nn.Conv2d(wide, 4, 3, padding=1)
+        self.fine = nn.ModuleDict(
+            {
+                'lateral': nn.Conv2d(24, thin, 1),
+                'above': nn.Conv2d(wide, thin, 1),
+                'tower': nn.Sequential(_separable(thin), _separable(thin)),
+                'found': nn.Conv2d(thin, 5, 3, padding=1),  # score and edges
+            }
+        )
         nn.init.constant_(self.score.bias, -3.5)
         nn.init.zeros_(self.edges.weight)
+        nn.init.zeros_(self.fine['found'].weight)
+        nn.init.constant_(self.fine['found'].bias[:1], -3.5)
 
-    def forward(self, s8: Tensor, s16: Tensor, s32: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, s4: Tensor, s8: Tensor, s16: Tensor, s32: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Per level score logits (B, h, w) and distances to left, top, right, bottom edges (B, h, w, 4) in pixels."""
         p5 = self.lateral[2](s32)
         p4 = self.lateral[1](s16) + F.interpolate(p5, size=s16.shape[-2:], mode='nearest')
         p3 = self.lateral[0](s8) + F.interpolate(p4, size=s8.shape[-2:], mode='nearest')
-        scores, edges = [], []
-        for level, value in enumerate((p3, p4, p5)):
-            value = self.smooth[level](value)
-            scores.append(self.score(self.score_tower(value))[:, 0])
-            out = self.edges(self.edge_tower(value)).clamp(-4, 4)
-            edges.append(self.reach[level] * torch.exp(out).permute(0, 2, 3, 1))
-        return scores, edges
+        levels = [smooth(value) for smooth, value in zip(self.smooth, (p3, p4, p5), strict=True)]
+        above = F.interpolate(self.fine['above'](levels[0]), size=s4.shape[-2:], mode='nearest')
+        fine = self.fine['found'](self.fine['tower'](F.relu(self.fine['lateral'](s4) + above)))
+        scores, edges = [fine[:, :1]], [fine[:, 1:]]
+        for value in levels:
+            scores.append(self.score(self.score_tower(value)))
+            edges.append(self.edges(self.edge_tower(value)))
+        reached = [reach * torch.exp(e.clamp(-4, 4)) for reach, e in zip(self.reach, edges, strict=True)]
+        return [s[:, 0] for s in scores], [r.permute(0, 2, 3, 1) for r in reached]
 
 
-def _conv(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def _separable(wide: int) -> nn.Sequential:

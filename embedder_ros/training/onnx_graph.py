@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small ONNX graph writer: float32 arithmetic, weights stored as float16 to halve what the repository holds."""
+"""A small ONNX graph writer: float32 arithmetic, weights stored as float16 or bytes, so that files stay small."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ class GraphWriter:
             return self.constant(array)
         stored = self.constant(array.astype(np.float16))
         return self.op('Cast', stored, to=TensorProto.FLOAT)
+
+    def bytes(self, value: np.ndarray) -> str:
+        """A matrix (R, C) stored as one byte a number and a scale a row; multiplied out when the session starts."""
+        scale = np.abs(value).max(axis=1, keepdims=True) / 127
+        stored = self.op('Cast', self.constant(np.rint(value / scale).astype(np.int8)), to=TensorProto.FLOAT)
+        return self.op('Mul', stored, self.constant(scale.astype(np.float32)))
 
     def constant(self, value: np.ndarray) -> str:
         """A constant stored exactly as it is."""

@@ -77,12 +77,18 @@ class TfjsGraph:
         kernel = self._array(inputs[1]).transpose(3, 2, 0, 1)  # (out, in, kh, kw)
         strides = [int(s) for s in attributes['strides']['list']['i']][1:3]
         same = base64.b64decode(attributes['padding']['s']) == b'SAME'
-        planes = self._to_planes(self.output(inputs[0]))
-        out = self._graph.op(
-            'Conv', planes, self._graph.weight(kernel), strides=strides,
-            auto_pad='SAME_UPPER' if same else 'VALID',
-        )  # fmt: skip
-        return self._to_rows(out)
+        value, pads = (inputs[0], None) if same else self._unpadded(inputs[0])
+        padding: dict[str, Any] = {'auto_pad': 'SAME_UPPER'} if same else {'pads': pads}
+        planes = self._to_planes(self.output(value))
+        return self._to_rows(self._graph.op('Conv', planes, self._graph.weight(kernel), strides=strides, **padding))
+
+    def _unpadded(self, name: str) -> tuple[str, list[int]]:
+        """What a convolution reads, and its own padding: a Pad of zeros before it would cost a copy and its layout."""
+        node = self._nodes.get(name, {'op': ''})
+        if node['op'] not in ('Pad', 'PadV2') or (node['op'] == 'PadV2' and self._array(node['input'][2]) != 0):
+            return name, [0, 0, 0, 0]
+        rows, columns = self._array(node['input'][1])[1:3].astype(int).tolist()
+        return node['input'][0].removesuffix(':0'), [rows[0], columns[0], rows[1], columns[1]]
 
     def _add(self, name: str, inputs: list[str], attributes: dict[str, Any]) -> str:
         return self._graph.op('Add', self.output(inputs[0]), self.output(inputs[1]))

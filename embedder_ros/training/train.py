@@ -89,10 +89,10 @@ def main() -> None:
     (args.out / 'known.json').write_text(json.dumps(often(examples)))
 
 
-def load(label: Path) -> Example:
-    """One frame that stage 1 wrote."""
+def load(label: Path, *more: str) -> Example:
+    """One frame that stage 1 wrote, with `more` of its arrays than this stage needs."""
     with np.load(label.with_suffix('.npz')) as stored:
-        arrays = {name: stored[name] for name in (*INPUTS, 'tokens')}
+        arrays = {name: stored[name] for name in (*INPUTS, 'tokens', *more)}
         iou, owner = overlaps(stored['boxes'], stored['truth'])
         labelled = len(stored['truth'])
     labels = json.loads(label.read_text())

@@ -1,50 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 3: train what tells individuals apart, on the frozen head of stage 2.
+"""Stage 3: train what tells individuals apart: a layer on the frozen head of stage 2, and a network on pixels.
 
     python -m embedder_ros.training.train_identity --data FOLDER [...] --trained OUT
 
 As VisME does (MODELS.md 4), an individual is at most once in a batch, as two views from different frames. Negatives are
 structured: whole scenes enter a batch together, and each scene holds the same kind in another colour and other kinds in
-the same colour. Only the layer `individual` changes, so batches are large and a step takes milliseconds. Rewrites
-OUT/head.pt.
+the same colour. The two are trained apart: each errs in its own way, and together they tell new individuals apart
+better than one network on both. Rewrites OUT/head.pt and writes OUT/crops.pt; a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm, trange
 
+from embedder_ros.models.nano.colour import HISTOGRAM
 from embedder_ros.training.export import HISTOGRAM_SHARE, INDIVIDUAL_SHARE
-from embedder_ros.training.network import Head
+from embedder_ros.training.network import Crops, Head, shades
 from embedder_ros.training.train import Example, load, pack_all
 
 SCENES = 24  # in a batch
 GOOD_BOX = 0.55  # IoU with a labelled box from which a box shows its thing
 SHARPNESS = 0.07  # temperature of the softmax; raising it lets near look-alikes count less
-DROPPED = 0.1  # share of inputs that are hidden in a step
+DROPPED = 0.1  # share of the layer's inputs that are hidden in a step
+# How far copies of a crop differ: place and size in it, brightness and its curve, each colour, noise.
+SHIFT, BRIGHTNESS, TINT, NOISE = 0.06, 0.12, 0.03, 0.02
 
 
 @dataclass(frozen=True)
 class Views:
-    """What the head knows of each box that shows a thing, before the last layer.
+    """What is known of each box that shows a thing.
 
     Attributes:
-        inputs: (V, C) of layer `individual`.
-        histogram: (V, 64) unit rows.
+        inputs: (V, C) of layer `individual`; the appearance histogram is last.
+        crops: (V, CROP, CROP, 3) uint8.
+        shades: (V, SHADES).
+        geometry: (V, 6).
         frame: (V,) number of the frame.
         scenes: for each scene its individuals, each with its rows.
         alike: (individuals,) number of name and colours: equal ones in a scene cannot be told apart.
     """
 
     inputs: Tensor
-    histogram: Tensor
+    crops: Tensor
+    shades: Tensor
+    geometry: Tensor
     frame: np.ndarray
     scenes: list[list[np.ndarray]]
     alike: list[list[int]]
@@ -54,65 +62,86 @@ def main() -> None:
     """Command line of this stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, nargs='+', required=True)
-    parser.add_argument('--steps', type=int, default=1500)
+    parser.add_argument('--steps', type=int, default=1500, help='of the layer')
+    parser.add_argument('--crop-steps', type=int, default=800, help='of the network on pixels, a second each')
     parser.add_argument('--trained', type=Path, required=True, help='folder of head.pt')
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    head = Head()
+    head, crops = Head(), Crops()
     head.load_state_dict(torch.load(args.trained / 'head.pt'))
     labels = [path for folder in args.data for path in sorted(folder.glob('*.json'))]
-    fit(head, gather(head.eval(), [load(path) for path in tqdm(labels, desc='frames')]), args.steps)
+    views = gather(head.eval(), (load(path, 'crops') for path in tqdm(labels, desc='frames')))
+    fit(head.individual, by_meaning, views, args.steps, 1e-3)
     torch.save(head.state_dict(), args.trained / 'head.pt')
+    fit(crops, by_pixels, views, args.crop_steps, 2e-3)
+    torch.save(crops.state_dict(), args.trained / 'crops.pt')
 
 
-def gather(head: Head, examples: list[Example]) -> Views:
+def gather(head: Head, examples: Iterable[Example]) -> Views:
     """Run the head over every frame whose individuals are known and keep the boxes that show one."""
-    inputs: list[Tensor] = []
+    parts: list[tuple[Tensor, ...]] = []
     found: list[Tensor] = []
     hook = head.individual.register_forward_pre_hook(lambda _, given: found.append(given[0][0]))
-    histograms, frames = [], []
+    frames = []
     rows: dict[str, dict[str, list[int]]] = {}
     looks: dict[str, int] = {}
     kinds: dict[tuple[object, ...], int] = {}
     count = 0
     with torch.no_grad():
-        for number, example in enumerate(tqdm([e for e in examples if e.group], desc='views')):
-            parts = head(pack_all(example))
+        for number, example in enumerate(e for e in examples if e.group):
+            batch = pack_all(example)
+            head(batch)
             shown = np.flatnonzero((example.iou >= GOOD_BOX) & (example.owner >= 0))
-            inputs.append(found.pop()[shown])
-            histograms.append(parts['histogram'][0, shown])
+            crops, look, geometry = torch.from_numpy(example.arrays['crops']), batch['look'][0], batch['geometry'][0]
+            parts.append(tuple(value[shown] for value in (found.pop(), crops, shades(look), geometry)))
             for row in shown:
                 thing = example.things[example.owner[row]]
                 rows.setdefault(example.group, {}).setdefault(thing['instance'], []).append(count)
-                twin = thing['instance'].partition('~')[2]  # with another surface, see scenes/reid_bags.py
-                look = (thing['names'][0], *thing['colours'], twin)
-                looks[thing['instance']] = kinds.setdefault(look, len(kinds))
+                twin = thing['instance'].partition('~')[2].partition('#')[0]  # another surface, see scenes/reid_bags.py
+                look_alike = (thing['names'][0], *thing['colours'], twin)
+                looks[thing['instance']] = kinds.setdefault(look_alike, len(kinds))
                 frames.append(number)
                 count += 1
     hook.remove()
     scenes = [[np.array(r) for r in things.values()] for things in rows.values()]
     alike = [[looks[name] for name in things] for things in rows.values()]
-    return Views(torch.cat(inputs), torch.cat(histograms), np.array(frames), scenes, alike)
+    return Views(*(torch.cat(values) for values in zip(*parts, strict=True)), np.array(frames), scenes, alike)
 
 
-def fit(head: Head, views: Views, steps: int) -> None:
-    """Train layer `individual` for `steps` steps."""
-    layer, rng = head.individual.train(), np.random.default_rng(0)
-    optimiser = torch.optim.AdamW(layer.parameters(), 1e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps + 1, pct_start=0.1)
+Looks = Callable[[nn.Module, Views, np.ndarray], Tensor]
+
+
+def by_meaning(layer: nn.Module, views: Views, rows: np.ndarray) -> Tensor:
+    """(R, C) unit rows of what layer `individual` makes of these views, with the histogram that joins it."""
+    inputs = views.inputs[rows]
+    learned = F.normalize(layer(F.dropout(inputs, DROPPED, layer.training)), dim=1)
+    return F.normalize(torch.cat([INDIVIDUAL_SHARE * learned, HISTOGRAM_SHARE * inputs[:, -HISTOGRAM:]], dim=1), dim=1)
+
+
+def by_pixels(crops: nn.Module, views: Views, rows: np.ndarray) -> Tensor:
+    """(R, C) unit rows of what `Crops` makes of these views."""
+    pixels = altered(views.crops[rows]) if crops.training else views.crops[rows]
+    return crops(pixels, views.shades[rows], views.geometry[rows])
+
+
+def fit(network: nn.Module, looks: Looks, views: Views, steps: int, rate: float) -> None:
+    """Train for `steps` steps, up to step size `rate`."""
+    rng = np.random.default_rng(0)
+    optimiser = torch.optim.AdamW(network.train().parameters(), rate, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.1)
     progress, mean = trange(steps, desc='identity'), 0.0
     for step in progress:
-        first, second, same_look = pairs(views, rng)
-        loss = contrast(layer, views, first, second, same_look)
+        first, second, twins = pairs(views, rng)
+        loss = contrast(looks(network, views, np.concatenate([first, second])), twins)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
         mean = 0.98 * mean + 0.02 * float(loss.detach()) if step else float(loss.detach())
-        if step % 250 == 249:
+        if step % 50 == 49:
             progress.write(f'identity {mean:.3f}')
-    head.individual.eval()
+    network.eval()
 
 
 def pairs(views: Views, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Tensor]:
@@ -135,21 +164,29 @@ def pairs(views: Views, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     return np.array(first), np.array(second), torch.from_numpy(twins)
 
 
-def contrast(layer: torch.nn.Module, views: Views, first: np.ndarray, second: np.ndarray, twins: Tensor) -> Tensor:
-    """InfoNCE both ways on the cosine that the identity view will have."""
-    looks = [
-        torch.cat(
-            [
-                INDIVIDUAL_SHARE * F.normalize(layer(F.dropout(views.inputs[rows], DROPPED, layer.training)), dim=1),
-                HISTOGRAM_SHARE * views.histogram[rows],
-            ],
-            dim=1,
-        )
-        for rows in (first, second)
-    ]
-    logits = (looks[0] @ looks[1].T / SHARPNESS).masked_fill(twins, -1e4)
+def contrast(looks: Tensor, twins: Tensor) -> Tensor:
+    """InfoNCE both ways between first views, the upper half of (2 P, C), and second views."""
+    first, second = looks.chunk(2)
+    logits = (first @ second.T / SHARPNESS).masked_fill(twins, -1e4)
     goal = torch.arange(len(first))
     return (F.cross_entropy(logits, goal) + F.cross_entropy(logits.T, goal)) / 2
+
+
+def altered(crops: Tensor) -> Tensor:
+    """Crops (K, S, S, 3) as another box and another exposure might have drawn them, 0..255."""
+
+    def about(*shape: int) -> Tensor:
+        return 2 * torch.rand(len(crops), *shape) - 1
+
+    place = torch.cat([torch.diag_embed(1 + SHIFT * about(2)), SHIFT * about(2, 1)], 2)
+    planes = crops.permute(0, 3, 1, 2).float() / 255
+    grid = F.affine_grid(place, list(planes.shape), align_corners=False)
+    planes = F.grid_sample(planes, grid, padding_mode='border', align_corners=False).clamp(1e-3, 1)
+    planes = (
+        planes ** (1 + BRIGHTNESS * about(1, 1, 1)) * (1 + BRIGHTNESS * about(1, 1, 1)) * (1 + TINT * about(3, 1, 1))
+    )
+    noisy = planes + NOISE * torch.rand(len(crops), 1, 1, 1) * torch.randn_like(planes)
+    return 255 * noisy.clamp(0, 1).permute(0, 2, 3, 1)
 
 
 if __name__ == '__main__':

@@ -21,9 +21,11 @@ from tqdm import tqdm, trange
 
 from embedder_ros.training.network import Proposals
 
-STRIDES = (8, 16, 32)
+STRIDES = (4, 8, 16, 32)
 # Longest side of the boxes each level answers for, pixels; the ranges overlap so that no size falls between two.
-RANGES = ((0, 96), (48, 260), (180, 1e9))
+RANGES = ((0, 200), (0, 96), (48, 260), (180, 1e9))
+THIN = 24  # pixels; shorter side up to which the finest level answers for a box
+UNLABELLED = (0.5, 0.15, 0.15, 0.15)  # weight of what is labelled nothing where not all is labelled, by level
 BATCH = 8
 
 
@@ -33,13 +35,14 @@ def main() -> None:
     parser.add_argument('--data', type=Path, nargs='+', required=True)
     parser.add_argument('--steps', type=int, default=600)
     parser.add_argument('--start', type=Path, help='continue from proposals.pt in this folder')
+    parser.add_argument('--only-fine', action='store_true', help='leave all but the finest level as they are')
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(2)
     labels = [path for folder in args.data for path in sorted(folder.glob('*.json'))]
     frames = [f for f in (load(path) for path in tqdm(labels, desc='frames')) if f is not None]
-    network = fit(frames, args.steps, args.start)
+    network = fit(frames, args.steps, args.start, only_fine=args.only_fine)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), args.out / 'proposals.pt')
 
@@ -47,25 +50,32 @@ def main() -> None:
 def load(label: Path) -> tuple[list[np.ndarray], np.ndarray, bool] | None:
     """Feature maps, labelled boxes (K, 4) in pixels, whether all is labelled; None without maps or of another size."""
     with np.load(label.with_suffix('.npz')) as stored:
-        if 'map_s8' not in stored or stored['map_s8'].shape[-2:] != (60, 80):
+        if 'map_s4' not in stored or stored['map_s8'].shape[-2:] != (60, 80):
             return None
         maps = [stored[f'map_s{stride}'] for stride in STRIDES]
         return maps, stored['truth'], json.loads(label.read_text())['complete']
 
 
-def fit(frames: list[tuple[list[np.ndarray], np.ndarray, bool]], steps: int, start: Path | None = None) -> Proposals:
+def fit(
+    frames: list[tuple[list[np.ndarray], np.ndarray, bool]],
+    steps: int,
+    start: Path | None = None,
+    *,
+    only_fine: bool = False,
+) -> Proposals:
     """Train for `steps` steps, from nothing or from another run's file."""
     network, rng = Proposals(), np.random.default_rng(0)
     if start:
         network.load_state_dict(torch.load(start / 'proposals.pt'))
-    optimiser = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.01)
+    trained = (network.eval().requires_grad_(False).fine if only_fine else network).train().requires_grad_(True)
+    optimiser = torch.optim.AdamW(trained.parameters(), 2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
-    network.train()
     progress, mean = trange(steps, desc='proposals'), 0.0
     for step in progress:
         chosen = [frames[i] for i in rng.integers(0, len(frames), BATCH)]
         maps = [
-            torch.from_numpy(np.concatenate([f[0][level] for f in chosen]).astype(np.float32)) for level in range(3)
+            torch.from_numpy(np.concatenate([f[0][level] for f in chosen]).astype(np.float32))
+            for level in range(len(STRIDES))
         ]
         loss = losses(network(*maps), [f[1] for f in chosen], [f[2] for f in chosen])
         optimiser.zero_grad()
@@ -84,14 +94,16 @@ def losses(out: tuple[list[Tensor], list[Tensor]], truth: list[np.ndarray], comp
     total = torch.zeros(())
     for level, (scores, edges) in enumerate(zip(*out, strict=True)):
         shape, stride = scores.shape[1:], STRIDES[level]
-        assigned = [assign(boxes, shape, stride, RANGES[level]) for boxes in truth]
+        thinnest = THIN if level == 0 else np.inf
+        answered = [b[(b[:, 2:] - b[:, :2]).min(axis=1, initial=np.inf) < thinnest] for b in truth]
+        assigned = [assign(boxes, shape, stride, RANGES[level]) for boxes in answered]
         positive = torch.from_numpy(np.stack([a[0] for a in assigned]))
         wanted = torch.from_numpy(np.stack([a[1] for a in assigned]))
         count = positive.sum().clamp(min=1)
         generalised, iou = agreement(edges[positive], wanted[positive])
         goal = torch.zeros_like(scores)
         goal[positive] = iou.detach().clamp(0.1, 1)
-        sure = torch.tensor([1.0 if whole else 0.15 for whole in complete])[:, None, None]
+        sure = torch.tensor([1.0 if whole else UNLABELLED[level] for whole in complete])[:, None, None]
         weight = torch.where(positive, 1.0, 0.75 * torch.sigmoid(scores.detach()) ** 2 * sure)
         total = total + (weight * F.binary_cross_entropy_with_logits(scores, goal, reduction='none')).sum() / count
         total = total + 1.5 * (1 - generalised).sum() / count

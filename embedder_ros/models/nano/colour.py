@@ -35,6 +35,7 @@ SAMPLES = 16  # samples per box side
 ZONES = 3  # centre, border and surroundings of a box
 HISTOGRAM = 64  # bins of the appearance histogram
 LOOK = ZONES * len(COLOURS) + 48 + HISTOGRAM
+THUMBNAIL = slice(ZONES * len(COLOURS), ZONES * len(COLOURS) + 48)  # of a look
 _BITS = 5  # bits per channel kept when a pixel is looked up
 _SOFTNESS = 9.0  # Lab distance over which two names share a pixel; raising it blurs neighbouring colours
 _SURROUND = 1.6  # size of the surroundings relative to the box

@@ -21,8 +21,11 @@ STRIDE = 32
 MAX_ASPECT = 4.0  # beyond this an image is squeezed: a longer strip would starve its short side
 DETECTOR_SIDE = 416
 DETECTIONS = 300  # detector cells kept per frame, best first
+READ_MAPS = ('s8', 's16', 's32', 'top', 'half_top')  # maps that boxes are described from
 READ_SIZE = 190.0  # pixels; boxes larger than this are classified mostly on the half-size image
 READ_SLOPE = 3.0
+CROP = 40  # pixels a box's side is drawn at to tell individuals apart; raising it costs time with its square
+CROP_MARGIN = 0.1  # of a box's side shown around it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +36,7 @@ class Encoded:
         image: (H, W, 3) uint8 RGB at the backbone's size.
         scale: (2,) backbone pixels per source pixel, x and y.
         half: (4,) half-size image pixels per backbone pixel, for xyxy.
-        maps: feature maps by name (1, C, h, w): s8, s16, s32, top, half_top.
+        maps: feature maps by name (1, C, h, w): s4, s8, s16, s32, top, half_top.
         boxes: (M, 4) detector boxes in backbone pixels, best first.
         scores: (M, 80) their COCO class scores.
     """
@@ -62,6 +65,7 @@ class Regions:
         coco: (N + 1, 80) detector scores of the boxes that overlap.
         look: (N + 1, colour.LOOK) pixel description.
         geometry: (N + 1, 6) position and size relative to the image.
+        crops: (N + 1, CROP, CROP, 3) uint8 RGB, the pixels of each box.
         tokens: (1, 320, 6, 8) the image in 48 cells.
     """
 
@@ -71,6 +75,7 @@ class Regions:
     coco: np.ndarray
     look: np.ndarray
     geometry: np.ndarray
+    crops: np.ndarray
     tokens: np.ndarray
 
 
@@ -105,12 +110,13 @@ class ImageEncoder:
         """Describe boxes (N, 4), backbone pixels inside the image; the whole image is appended as the last row."""
         rows = np.concatenate([boxes, encoded.whole]).astype(np.float32)
         inputs = {'boxes': rows, 'half_boxes': rows * encoded.half, 'half_share': _half_share(rows)}
-        read = self._regions.run(encoded.maps | inputs)
+        read = self._regions.run({name: encoded.maps[name] for name in READ_MAPS} | inputs)
         return Regions(
             **read,
             coco=_overlapping_scores(rows, encoded),
             look=describe(encoded.image, rows),
             geometry=geometry(rows, encoded.whole[0, 2:]),
+            crops=crops(encoded.image, rows),
         )
 
     def _detect(self, image: np.ndarray) -> tuple[FloatArray, FloatArray]:
@@ -141,6 +147,15 @@ def geometry(boxes: FloatArray, size: FloatArray) -> FloatArray:
     area = np.log(sides.prod(axis=1) + 1e-4) / 4
     aspect = np.log((boxes[:, 2] - boxes[:, 0]) / (boxes[:, 3] - boxes[:, 1]))
     return np.column_stack([(low + high) / 2, sides, area, aspect]).astype(np.float32)
+
+
+def crops(image: np.ndarray, boxes: FloatArray) -> np.ndarray:
+    """(N, CROP, CROP, 3) uint8: boxes (N, 4) inside the image (H, W, 3), a margin around them, stretched to squares."""
+    margin = CROP_MARGIN * (boxes[:, 2:] - boxes[:, :2])
+    size = np.array([image.shape[1], image.shape[0]])
+    low = np.floor(boxes[:, :2] - margin).clip(0, size - 1).astype(int)
+    high = np.ceil(boxes[:, 2:] + margin).clip(low + 1, size).astype(int)
+    return np.stack([resized(image[y0:y1, x0:x1], CROP, CROP) for (x0, y0), (x1, y1) in zip(low, high, strict=True)])
 
 
 def _half_share(boxes: FloatArray) -> FloatArray:
