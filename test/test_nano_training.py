@@ -143,7 +143,7 @@ def test_individuals_are_told_apart_better_and_nothing_else_changes(trained: tup
                 return float(train_identity.contrast(rows, twins))
 
         untrained = cost()
-        train_identity.fit(network, looks, views, 30, 1e-3)
+        train_identity.fit(network, looks, [views], 30, 1e-3)
         assert cost() < untrained, looks.__name__
     assert {n for n, v in head.state_dict().items() if not torch.equal(v, before[n])} == {
         'individual.weight', 'individual.bias',

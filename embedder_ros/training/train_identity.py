@@ -12,7 +12,7 @@ better than one network on both. Rewrites OUT/head.pt and writes OUT/crops.pt; a
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from embedder_ros.training.export import HISTOGRAM_SHARE, INDIVIDUAL_SHARE
 from embedder_ros.training.network import Crops, Head, shades
 from embedder_ros.training.train import Example, load, pack_all
 
-SCENES = 24  # in a batch
+INDIVIDUALS = 320  # in a batch, and those that belong to the last scene
 GOOD_BOX = 0.55  # IoU with a labelled box from which a box shows its thing
 SHARPNESS = 0.07  # temperature of the softmax; raising it lets near look-alikes count less
 DROPPED = 0.1  # share of the layer's inputs that are hidden in a step
@@ -61,7 +61,7 @@ class Views:
 def main() -> None:
     """Command line of this stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', type=Path, nargs='+', required=True)
+    parser.add_argument('--data', type=Path, nargs='+', required=True, help='each takes the same share of the steps')
     parser.add_argument('--steps', type=int, default=1500, help='of the layer')
     parser.add_argument('--crop-steps', type=int, default=800, help='of the network on pixels, a second each')
     parser.add_argument('--trained', type=Path, required=True, help='folder of head.pt')
@@ -70,11 +70,13 @@ def main() -> None:
     torch.set_num_threads(2)
     head, crops = Head(), Crops()
     head.load_state_dict(torch.load(args.trained / 'head.pt'))
-    labels = [path for folder in args.data for path in sorted(folder.glob('*.json'))]
-    views = gather(head.eval(), (load(path, 'crops') for path in tqdm(labels, desc='frames')))
-    fit(head.individual, by_meaning, views, args.steps, 1e-3)
+    sources = []
+    for folder in args.data:
+        labels = tqdm(sorted(folder.glob('*.json')), desc=str(folder))
+        sources.append(gather(head.eval(), (load(path, 'crops') for path in labels)))
+    fit(head.individual, by_meaning, sources, args.steps, 1e-3)
     torch.save(head.state_dict(), args.trained / 'head.pt')
-    fit(crops, by_pixels, views, args.crop_steps, 2e-3)
+    fit(crops, by_pixels, sources, args.crop_steps, 2e-3)
     torch.save(crops.state_dict(), args.trained / 'crops.pt')
 
 
@@ -125,13 +127,14 @@ def by_pixels(crops: nn.Module, views: Views, rows: np.ndarray) -> Tensor:
     return crops(pixels, views.shades[rows], views.geometry[rows])
 
 
-def fit(network: nn.Module, looks: Looks, views: Views, steps: int, rate: float) -> None:
-    """Train for `steps` steps, up to step size `rate`."""
+def fit(network: nn.Module, looks: Looks, sources: Sequence[Views], steps: int, rate: float) -> None:
+    """Train for `steps` steps, up to step size `rate`, on each source in turn."""
     rng = np.random.default_rng(0)
     optimiser = torch.optim.AdamW(network.train().parameters(), rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.1)
     progress, mean = trange(steps, desc='identity'), 0.0
     for step in progress:
+        views = sources[step % len(sources)]
         first, second, twins = pairs(views, rng)
         loss = contrast(looks(network, views, np.concatenate([first, second])), twins)
         optimiser.zero_grad()
@@ -151,7 +154,9 @@ def pairs(views: Views, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
         (P,) and (P,) rows, and (P, P) whether two are others of one look in one scene.
     """
     first, second, look = [], [], []
-    for scene in rng.choice(len(views.scenes), min(SCENES, len(views.scenes)), replace=False):
+    for scene in rng.permutation(len(views.scenes)):
+        if len(first) >= INDIVIDUALS:
+            break
         for rows, alike in zip(views.scenes[scene], views.alike[scene], strict=True):
             one = rng.choice(rows)
             others = rows[views.frame[rows] != views.frame[one]]
@@ -180,6 +185,8 @@ def altered(crops: Tensor) -> Tensor:
 
     place = torch.cat([torch.diag_embed(1 + SHIFT * about(2)), SHIFT * about(2, 1)], 2)
     planes = crops.permute(0, 3, 1, 2).float() / 255
+    if torch.rand(()) < 0.5:  # all of them: a mirrored individual is another one
+        planes = planes.flip(3)
     grid = F.affine_grid(place, list(planes.shape), align_corners=False)
     planes = F.grid_sample(planes, grid, padding_mode='border', align_corners=False).clamp(1e-3, 1)
     planes = (
