@@ -219,3 +219,21 @@ def test_the_finest_level_is_trained_alone_and_answers_for_thin_things(data: Pat
         for box in (thin, thick)
     ]
     assert costs[0] < costs[1], 'only the thin thing has cells that should answer'
+
+
+def test_a_matrix_stored_as_bytes_is_near_what_it_was(tmp_path: Path) -> None:
+    from onnx import TensorProto
+
+    from embedder_ros.inference.session import OnnxSession
+    from embedder_ros.training.onnx_graph import GraphWriter
+
+    matrix = np.random.default_rng(0).normal(size=(5, 300)).astype(np.float32) * np.float32(
+        [[1], [10], [0.1], [3], [0.01]]
+    )
+    graph = GraphWriter()
+    product = graph.op('MatMul', graph.bytes(matrix), 'rows')
+    path, rows = tmp_path / 'bytes.onnx', np.eye(300, dtype=np.float32)
+    graph.save(path, {'rows': (TensorProto.FLOAT, [300, 300])}, {'out': product}, {'out': [5, 300]})
+    error = np.abs(OnnxSession(path, device='cpu').run({'rows': rows})['out'] - matrix)
+    assert (error <= np.abs(matrix).max(axis=1, keepdims=True) / 253).all()
+    assert path.stat().st_size < matrix.nbytes / 2

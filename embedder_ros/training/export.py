@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ from embedder_ros.training.photos import class_names
 from embedder_ros.training.phrases import Bank
 from embedder_ros.training.train_proposals import STRIDES
 
+Network = TypeVar('Network', bound=nn.Module)
 HEADS = 4  # of the head's transformer
 INDIVIDUAL_SHARE, PIXELS_SHARE, HISTOGRAM_SHARE = 2 / 3, 2 / 3, 1 / 3  # of the identity view; their squares sum to 1
 
@@ -64,19 +65,25 @@ def main() -> None:
         '--out', type=Path, required=True, help='folder that holds the converted networks and vocab.txt'
     )
     args = parser.parse_args()
-    classes = class_names(args.classes) + class_names(args.coco)
-    last = args.trained[-1]
-    bank = Bank(args.out / 'vocab.txt', classes, last / 'phrases.npz')
-    head, texts, proposals = Head(), Texts(int(bank.class_rows.max()) + 1), Proposals()
-    for network, name in ((head, 'head'), (texts, 'texts'), (proposals, 'proposals')):
-        network.load_state_dict(averaged([folder / f'{name}.pt' for folder in args.trained]))
-        network.eval()
-    crops = Crops().eval()
-    crops.load_state_dict(torch.load(last / 'crops.pt'))
-    write_head(head, crops, args.out / 'head.onnx')
+    proposals = restored(Proposals(), 'proposals', args.trained)
     write_proposals(proposals, args.out / 'proposals.onnx')
+    last = args.trained[-1]
+    if not (last / 'head.pt').exists():
+        print('proposals.onnx is written; train the head on its boxes (extract, train) for the rest')
+        return
+    classes = class_names(args.classes) + class_names(args.coco)
+    bank = Bank(args.out / 'vocab.txt', classes, last / 'phrases.npz')
+    head, crops = restored(Head(), 'head', args.trained), restored(Crops(), 'crops', [last])
+    texts = restored(Texts(int(bank.class_rows.max()) + 1), 'texts', args.trained)
+    write_head(head, crops, args.out / 'head.onnx')
     write_texts(texts, bank, json.loads((last / 'known.json').read_text()), args.out / 'text.npz')
     finish(args.out, scale=float(texts.scale.detach().exp()), bias=float(texts.bias.detach()))
+
+
+def restored(network: Network, name: str, folders: Sequence[Path]) -> Network:
+    """The network with the mean of the runs' weights."""
+    network.load_state_dict(averaged([folder / f'{name}.pt' for folder in folders]))
+    return network.eval()
 
 
 def averaged(files: Sequence[Path]) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 As VisME does (MODELS.md 4), an individual is at most once in a batch, as two views from different frames. Negatives are
 structured: whole scenes enter a batch together, and each scene holds the same kind in another colour and other kinds in
 the same colour. The two are trained apart: each errs in its own way, and together they tell new individuals apart
-better than one network on both. Rewrites OUT/head.pt and writes OUT/crops.pt; a quarter of an hour on two cores.
+better than one network on both. Rewrites OUT/head.pt and OUT/crops.pt and goes on from them; a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ def main() -> None:
         sources.append(gather(head.eval(), (load(path, 'crops') for path in labels)))
     fit(head.individual, by_meaning, sources, args.steps, 1e-3)
     torch.save(head.state_dict(), args.trained / 'head.pt')
+    if (args.trained / 'crops.pt').exists():
+        crops.load_state_dict(torch.load(args.trained / 'crops.pt'))
     fit(crops, by_pixels, sources, args.crop_steps, 2e-3)
     torch.save(crops.state_dict(), args.trained / 'crops.pt')
 
