@@ -177,11 +177,13 @@ def test_exported_head_is_the_trained_head(trained: tuple, data: Path, tmp_path:
     with torch.no_grad():
         want = head({n: v if n == 'tokens' else v[None] for n, v in rows.items()})
         pixels = crops(rows['crops'], shades(rows['look']), rows['geometry'])
-    share = head.weights().detach()
+    weights = head.weights().detach()
     np.testing.assert_allclose(got['iou'], torch.sigmoid(want['iou'])[0].numpy(), atol=0.02)
-    meaning = (want['meaning'][0] * share[0]).numpy()
+    meaning = (want['meaning'][0] * weights[0]).numpy()
     np.testing.assert_allclose(got['embedding'][:, MEANING], meaning, atol=0.02)
-    looks = np.concatenate([2 * want['individual'][0], 2 * pixels, want['histogram'][0]], axis=1) / 3
+    shares = (export.INDIVIDUAL_SHARE, export.PIXELS_SHARE, export.HISTOGRAM_SHARE)
+    parts = (want['individual'][0], pixels, want['histogram'][0])
+    looks = np.concatenate([share * part for share, part in zip(shares, parts, strict=True)], axis=1)
     np.testing.assert_allclose(got['embedding'][:, IDENTITY], KEPT * looks, atol=0.005)
     kept = np.linalg.norm(got['embedding'][:, IDENTITY], axis=1)
     np.testing.assert_allclose(kept, KEPT, rtol=0.02, err_msg='half precision must be enough for individuals')
