@@ -20,7 +20,7 @@ NETWORK = WEIGHTS / 'proposals.onnx'
 
 def maps(width: int = 64, height: int = 96) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    sizes = {'s8': (40, 8), 's16': (112, 16), 's32': (320, 32)}
+    sizes = {'s4': (24, 4), 's8': (40, 8), 's16': (112, 16), 's32': (320, 32)}
     return {
         name: rng.normal(size=(1, channels, height // stride, width // stride)).astype(np.float32)
         for name, (channels, stride) in sizes.items()
@@ -31,7 +31,7 @@ def test_runs_by_name_and_says_where() -> None:
     session = OnnxSession(NETWORK, device='cpu', threads=1)
     out = session.run(maps())
     assert session.device == 'cpu'
-    assert out['boxes'].shape == (8 * 12 + 4 * 6 + 2 * 3, 4)
+    assert out['boxes'].shape == (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3, 4)
     assert out['objectness'].shape == (len(out['boxes']),)
 
 
