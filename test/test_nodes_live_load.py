@@ -116,7 +116,10 @@ def test_a_grounder_of_its_own_asks_the_embedder_through_its_services(apart: Rob
         assert best.track_id > 0 and best.score == pytest.approx(best.semantic * best.iou, rel=1e-3)
         picked = apart.call(EmbedRegion, 'embed_region', EmbedRegion.Request(region=Region(box=best.box)))
         assert picked.success and picked.camera == 'camera'
-        again = apart.find(query=Query(region=Region(box=best.box)), max_candidates=50)
+        region = Query(region=Region(box=best.box))
+        again = apart.until(
+            lambda: (a := apart.find(query=region, max_candidates=50)).candidates and a, 'candidates like a region'
+        )
         assert again.success and max(c.semantic for c in again.candidates) > 0.8, 'nothing looks like its own box'
         empty = apart.find(' ')
         assert not empty.success and empty.message
