@@ -313,8 +313,9 @@ class ModelInfo:
         """(N, D) embeddings to (N, K) unit rows whose cosine compares individuals."""
         if self.identity_view is None:
             return embeddings
-        picked = self._picked is not None
-        return unit_rows(embeddings[:, self._picked] if picked else embeddings @ self.identity_view)
+        if self._picked is not None:
+            return unit_rows(embeddings[:, self._picked])
+        return unit_rows(embeddings @ self.identity_view)
 
 
 def _picked_by(view: FloatArray) -> slice | NDArray[np.intp] | None:
@@ -392,6 +393,12 @@ def unit_rows(rows: Any) -> FloatArray:
     array = np.asarray(rows, np.float32)
     norm = np.linalg.norm(array, axis=-1, keepdims=True)
     return np.divide(array, norm, out=np.zeros_like(array), where=norm > 0)
+
+
+def highest(scores: FloatArray, most: int) -> NDArray[np.intp]:
+    """Where the `most` highest of (N,) scores are, in no order; quicker than sorting all of them."""
+    others = len(scores) - most
+    return np.argpartition(scores, others)[others:] if others > 0 else np.arange(len(scores))
 
 
 def box_iou(a: FloatArray, b: FloatArray) -> FloatArray:

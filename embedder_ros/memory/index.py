@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder_ros.memory.products import Rows, picked, products, scores_of
-from embedder_ros.types import FloatArray
+from embedder_ros.types import FloatArray, highest
 
 Array = TypeVar('Array', bound=NDArray[Any])
 
@@ -159,7 +159,7 @@ class VectorIndex:
             start += len(part)
             beyond = max(0.0, beyond - float(part @ part))
             scores += self._dots(heads, rows, part)
-            seeds = rows[_largest(scores, SEEDS * wanted)]
+            seeds = rows[highest(scores, SEEDS * wanted)]
             enough = max(enough, _kth(self._dots(self._rows, seeds, query), wanted) - ROUNDING)
             reach = np.flatnonzero(scores + np.float32(np.sqrt(beyond + SQUARES)) * self._of(tails, rows) >= enough)
             if not exact and len(reach) > most:
@@ -205,7 +205,7 @@ class VectorIndex:
 
     def _best(self, rows: Rows, scores: FloatArray, k: int) -> list[tuple[int, float, int]]:
         """The k owners with the highest of these scores."""
-        top = _largest(scores, k * self._most)
+        top = highest(scores, k * self._most)
         top = top[np.argsort(-scores[top], kind='stable')]
         owners = self._owner[rows[top]]
         first = np.sort(np.unique(owners, return_index=True)[1])[:k]
@@ -251,11 +251,6 @@ def _orthonormal(rows: FloatArray) -> FloatArray:
         length = np.sqrt(np.einsum('i,i', row, row))
         row *= 1 / length if length > NOTHING * before else 0
     return rows
-
-
-def _largest(scores: FloatArray, k: int) -> Rows:
-    """Where the k largest are, in no order."""
-    return np.arange(len(scores)) if k >= len(scores) else np.argpartition(scores, len(scores) - k)[len(scores) - k :]
 
 
 def _nearest(scores: FloatArray, k: int) -> Rows:

@@ -11,7 +11,7 @@ import numpy as np
 from embedder_ros import suppress
 from embedder_ros.inference.session import OnnxSession
 from embedder_ros.models.nano.image import Encoded
-from embedder_ros.types import Boxes, FloatArray, Frame
+from embedder_ros.types import Boxes, FloatArray, Frame, highest
 
 MAPS = ('s4', 's8', 's16', 's32')  # of the backbone that the head reads
 SAME_BOX = 0.65  # IoU above which two boxes are one; raising it keeps near-duplicates and pushes small things out
@@ -58,8 +58,3 @@ def distinct(boxes: FloatArray, scores: FloatArray, most: int) -> np.ndarray:
     """Rows of the best boxes that do not repeat a better one, best first."""
     order = np.argsort(-scores, kind='stable')
     return order[suppress.distinct(boxes[order], np.zeros(len(order), int), SAME_BOX, most)]
-
-
-def highest(scores: FloatArray, most: int) -> np.ndarray:
-    """Rows of the highest scores (N,), in no order; quicker than sorting all of them."""
-    return np.argpartition(-scores, most)[:most] if most < len(scores) else np.arange(len(scores))
