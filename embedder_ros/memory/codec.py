@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ UNIT = 1e-2
 _HALF = np.dtype('<f2')
 _SINGLE = np.dtype('<f4')
 _NO_COPIES, _SCALE = np.int32(~0x70000000), np.float32(2**112)  # of the sign; of float16's exponents
-_SIGHTING = tuple(f.name for f in fields(Sighting))
+_sighting = attrgetter(*(f.name for f in fields(Sighting)))
+_dumps = json.JSONEncoder(separators=(',', ':'), default=int).encode  # json.dumps would make one each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +243,7 @@ def _check_owner(o: Object, map_id: str, model: ModelInfo) -> None:
 def _object_row(o: Object, views: dict[int, ViewRow]) -> ObjectRow:
     what = f"object '{o.object_id}'"
     body = {
-        'sightings': [[getattr(s, name) for name in _SIGHTING] for s in o.sightings],
+        'sightings': [_sighting(s) for s in o.sightings],
         'sighting_count': int(o.sighting_count),
         'first_seen': int(o.first_seen),
         'box': _box(o.box, what),
@@ -298,10 +300,11 @@ def _read_view(row: ViewRow, vector: FloatArray) -> View:
 
 
 def _box(box: Any, what: str) -> list[float]:
-    numbers = np.asarray(box, np.float32).tolist()
-    if np.shape(numbers) != (4,) or not all(map(math.isfinite, numbers)):
+    array = np.asarray(box, np.float32)
+    numbers: list[float] = array.tolist()
+    if array.shape != (4,) or not all(map(math.isfinite, numbers)):
         raise UserError(f'{what} has the box {numbers}; give four finite numbers x0 y0 x1 y1 in pixels')
-    return [float(x) for x in numbers]
+    return numbers
 
 
 def _position(position: Any, what: str) -> tuple[float, float, float]:
@@ -313,7 +316,3 @@ def _position(position: Any, what: str) -> tuple[float, float, float]:
 
 def _stacked(vectors: Sequence[Any], dim: int) -> FloatArray:
     return np.stack([np.asarray(v, np.float32) for v in vectors]) if vectors else np.zeros((0, dim), np.float32)
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, separators=(',', ':'), default=int)

@@ -114,9 +114,10 @@ class VectorIndex:
         for array in self._columns():
             array[holes] = array[movers]
             array[stay:n] = 0
+        late = holes[(movers >= self._headed) & (holes < self._headed)]  # what moved there has no head yet
         self.count, self._headed = stay, min(self._headed, stay)
-        if self._basis is not None:
-            self._project(holes[holes < self._headed])  # what moved there may have had no head yet
+        if self._basis is not None and len(late):
+            self._project(late)
 
     def clear(self) -> None:
         """Remove everything."""
