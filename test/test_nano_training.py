@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,14 +23,14 @@ from embedder_ros.models.nano import WEIGHTS  # noqa: E402
 from embedder_ros.models.nano.colour import COLOURS, PALETTE  # noqa: E402
 from embedder_ros.models.nano.image import CROP, ImageEncoder  # noqa: E402
 from embedder_ros.models.nano.layout import IDENTITY, MEANING  # noqa: E402
-from embedder_ros.models.nano.proposer import MAPS  # noqa: E402
+from embedder_ros.models.nano.proposer import MAPS, NanoProposer  # noqa: E402
 from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
-from embedder_ros.training import export, extract, train, train_identity, train_proposals  # noqa: E402
+from embedder_ros.training import export, extract, localise, train, train_identity, train_proposals  # noqa: E402
 from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, shades  # noqa: E402
-from embedder_ros.training.photos import Sample, Thing, altered  # noqa: E402
+from embedder_ros.training.photos import Sample, Single, Thing, alone, altered, mosaics  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
-from embedder_ros.types import Frame  # noqa: E402
+from embedder_ros.types import Frame, box_iou  # noqa: E402
 
 FROZEN = ('backbone.onnx', 'detector.onnx', 'regions.onnx', 'vocab.txt')
 
@@ -115,6 +117,40 @@ def test_an_altered_photo_keeps_its_thing_in_its_box() -> None:
         mirrored.add(other.image.shape)
     assert len(mirrored) > 6, 'all cut the same'
     assert photo.things[0].box.tolist() == [300, 100, 420, 200]
+
+
+@pytest.fixture(scope='module')
+def single(tmp_path_factory: pytest.TempPathFactory) -> Single:
+    """A photo of a green block, right of the middle."""
+    image = np.zeros((200, 300, 3), np.uint8)
+    image[40:120, 180:270, 1] = 200
+    path = tmp_path_factory.mktemp('photos') / 'block.png'
+    cv2.imwrite(str(path), image)
+    return Single(path, ('block',), (0.6, 0.2, 0.9, 0.6))
+
+
+@pytest.mark.parametrize('source', [alone, mosaics])
+def test_a_photos_thing_is_where_the_label_says(source: Callable[..., Iterator[Sample]], single: Single) -> None:
+    """In frames of one photo and of many, cut, mirrored and lit."""
+    places = set()
+    for sample in source([single], 6, 3):
+        assert sample.things and not sample.complete
+        for thing in sample.things:
+            x0, y0, x1, y1 = thing.box.round().astype(int)
+            red, green, _ = np.moveaxis(sample.image[y0:y1, x0:x1].astype(int), 2, 0)
+            assert np.mean(green > red + 60) > 0.85, 'the box is on the block'
+            assert thing.names == ('block',)
+            places.add((x0, y0, sample.image.shape))
+    assert len(places) > 3, 'all cut the same'
+
+
+def test_the_thing_of_a_photo_is_located_by_its_class() -> None:
+    photo = Path(pytest.importorskip('skimage').__file__).parent / 'data' / 'coffee.png'
+    tools = ImageEncoder(WEIGHTS, device='cpu', threads=2), NanoProposer(WEIGHTS, threads=2)
+    espresso, tench = 967, 0
+    box = localise.locate(photo, espresso, *tools)
+    assert box is not None and box_iou(box[None], np.array([[0.29, 0.04, 0.69, 0.78]], np.float32))[0, 0] > 0.5
+    assert localise.locate(photo, tench, *tools) is None
 
 
 def test_a_loose_box_ranked_first_costs_more_than_a_tight_one() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from embedder_ros.evaluation.images import load
@@ -129,9 +129,10 @@ def _reader(kind: str, rest: str, photo_folder: Path | None, classes: Path | Non
             raise UserError(f'{kind} needs --photos, the folder that holds things/ and grocery/, and --classes')
         if not place.isdecimal() or not other.isdecimal():
             raise UserError(f'{kind}:{rest} needs two numbers: {kind}:COUNT:SEED')
-        single = photos.single_things(photo_folder, photos.class_names(classes), held_back=kind == 'mosaic-held')
-        # a photo's background is not labelled
-        return lambda: (replace(s, complete=False) for s in photos.mosaics(single, int(place), int(other)))
+        held_back = kind == 'mosaic-held'
+        single = photos.things(photo_folder, photos.class_names(classes), held_back=held_back)
+        single = 2 * single + photos.groceries(photo_folder, held_back=held_back)
+        return lambda: photos.mosaics(single, int(place), int(other))
     raise UserError(f"no split is called '{kind}'; choose among\n{SPLITS}")
 
 

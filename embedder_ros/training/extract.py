@@ -3,7 +3,7 @@
 
     python -m embedder_ros.training.extract --weights WEIGHTS --source render:FOLDER --out OUT
 
-Sources: render:FOLDER, bag:FOLDER, kitchen:FOLDER, kitchen-held:FOLDER, mosaic:COUNT:SEED and
+Sources: render:FOLDER, bag:FOLDER, kitchen:FOLDER, kitchen-held:FOLDER, and alone:COUNT:SEED, mosaic:COUNT:SEED and
 mosaic-held:COUNT:SEED (these need --photos and --classes).
 One .npz and .json a frame; frames already there are skipped, so a stopped run continues.
 """
@@ -21,7 +21,18 @@ from tqdm import tqdm
 from embedder_ros.models.nano.image import Encoded, ImageEncoder
 from embedder_ros.models.nano.proposer import MAPS as PROPOSAL_MAPS
 from embedder_ros.models.nano.proposer import NanoProposer, distinct
-from embedder_ros.training.photos import Sample, Thing, class_names, kitchen, mosaics, recorded, rendered, single_things
+from embedder_ros.training.photos import (
+    Sample,
+    Thing,
+    alone,
+    class_names,
+    groceries,
+    kitchen,
+    mosaics,
+    recorded,
+    rendered,
+    things,
+)
 from embedder_ros.types import FloatArray, Frame, box_iou
 
 BOXES = 100  # most boxes kept per frame
@@ -64,10 +75,12 @@ def samples(source: str, photos: Path | None, classes: Path | None, copies: int 
         return recorded(Path(rest))
     if kind in ('kitchen', 'kitchen-held'):
         return kitchen(Path(rest), held_back=kind == 'kitchen-held', copies=copies)
-    if kind in ('mosaic', 'mosaic-held') and photos and classes:
-        count, seed = rest.split(':')
-        single = single_things(photos, class_names(classes), held_back=kind == 'mosaic-held')
-        return mosaics(single, int(count), int(seed))
+    if kind in ('alone', 'mosaic', 'mosaic-held') and photos and classes:
+        count, seed = (int(value) for value in rest.split(':'))
+        single = things(photos, class_names(classes), held_back=kind == 'mosaic-held')
+        if kind == 'alone':
+            return alone(single, count, seed)
+        return mosaics(2 * single + groceries(photos, held_back=kind == 'mosaic-held'), count, seed)
     raise SystemExit(f'unknown source {source}, or --photos and --classes are missing')
 
 

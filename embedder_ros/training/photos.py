@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled frames to train on, from every source in one shape: rendered scenes, kitchen photos, and mosaics of photos.
+"""Labelled frames to train on, from every source in one shape: rendered scenes, kitchen frames, photos of one thing.
 
-A mosaic puts photos of single things side by side, so that a real image holds several known things at the sizes a robot
-sees. Photos are read from a folder the user names; none is part of this repository.
+A mosaic puts such photos side by side, so that a real image holds several known things at the sizes a robot sees.
+Photos are read from a folder the user names; none is part of this repository, but `things.json` says where the thing
+is in those of `things/` (see localise.py).
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ GROCERIES = {
 SEEN = 0.12  # share of a rendered thing's outline that must be visible for its label to count
 CUT = 0.25  # most of each side that an altered copy of a photo lacks
 HELD_BACK = 'carlos'  # the person whose kitchen frames are never trained on
+THINGS = Path(__file__).with_name('things.json')
+FILLED = (0.04, 0.04, 0.96, 0.96)  # share of a photo that its groceries fill
 
 
 @dataclass(slots=True)
@@ -64,6 +67,15 @@ class Sample:
     things: list[Thing] = field(default_factory=list)
     complete: bool = True
     group: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """A photo of one thing: its names, and its box as shares of the photo's width and height."""
+
+    path: Path
+    names: tuple[str, ...]
+    box: tuple[float, ...]
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -166,20 +178,20 @@ def everyday_names(classes: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return out
 
 
-def single_things(
-    folder: Path, classes: list[tuple[str, ...]], *, held_back: bool
-) -> list[tuple[Path, tuple[str, ...]]]:
-    """Photos of one thing each with its names: `things/` (one per ImageNet class) and `grocery/`.
-
-    Validation gets every tenth class of `things/`, so words never trained on, and the grocery set's test split.
-    """
+def things(folder: Path, classes: list[tuple[str, ...]], *, held_back: bool) -> list[Single]:
+    """Photos in `things/`, one per ImageNet class, where the thing was located; held back is every tenth class."""
+    boxes = json.loads(THINGS.read_text())
     photos = sorted((folder / 'things').glob('*.jpg'))
-    named = list(zip(photos, everyday_names(classes), strict=True))
-    out = [pair for row, pair in enumerate(named) if (row % 10 == 0) == held_back] * 2
-    for entry in json.loads((folder / 'grocery' / 'labels.json').read_text()):
-        if (entry['split'] == 'train') != held_back:
-            out.append((folder / 'grocery' / entry['image'], grocery_names(entry['classes'])))
-    return out
+    named = enumerate(zip(photos, everyday_names(classes), strict=True))
+    mine = [pair for row, pair in named if (row % 10 == 0) == held_back and pair[0].name in boxes]
+    return [Single(path, names, tuple(boxes[path.name])) for path, names in mine]
+
+
+def groceries(folder: Path, *, held_back: bool) -> list[Single]:
+    """Photos in `grocery/`; held back is the set's test split."""
+    entries = json.loads((folder / 'grocery' / 'labels.json').read_text())
+    mine = [e for e in entries if (e['split'] == 'train') != held_back]
+    return [Single(folder / 'grocery' / e['image'], grocery_names(e['classes']), FILLED) for e in mine]
 
 
 def grocery_names(classes: list[str]) -> tuple[str, ...]:
@@ -196,34 +208,49 @@ def grocery_names(classes: list[str]) -> tuple[str, ...]:
     return (*fine, plain, 'fruit' if classes[0] == 'Fruit' else 'vegetable')
 
 
-def mosaics(photos: list[tuple[Path, tuple[str, ...]]], count: int, seed: int) -> Iterator[Sample]:
+def alone(photos: list[Single], count: int, seed: int) -> Iterator[Sample]:
+    """`count` photos as they are, cut, mirrored and lit at random."""
+    for number, single in enumerate(_shuffled(photos, count, np.random.default_rng(seed))):
+        image, key = read_image(single.path), f'alone{seed}_{number:05d}'
+        box = np.array(single.box, np.float32) * np.tile(image.shape[1::-1], 2)
+        thing = Thing(box.astype(np.float32), single.names, instance=single.path.stem)
+        yield altered(Sample(key, image, [thing], complete=False), key)
+
+
+def mosaics(photos: list[Single], count: int, seed: int) -> Iterator[Sample]:
     """`count` frames of 640 x 480 tiled with photos in random grids, mirrored and lit at random."""
     rng = np.random.default_rng(seed)
-    order = np.concatenate([rng.permutation(len(photos)) for _ in range(1 + count * 16 // len(photos))])
-    used = 0
+    order = _shuffled(photos, count * 16, rng)
     for number in range(count):
         rows, columns = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4)][rng.integers(7)]
         canvas = np.full((480, 640, 3), rng.integers(0, 256, 3), np.uint8)
-        things = []
-        for cell in range(rows * columns):
-            path, names = photos[order[used]]
-            used += 1
-            things.append(Thing(_tile(canvas, read_image(path), cell, rows, columns, rng), names, instance=path.stem))
-        yield Sample(f'mosaic{seed}_{number:05d}', canvas, things)
+        shown = [
+            (single, _tile(canvas, single, cell, rows, columns, rng))
+            for cell, single in zip(range(rows * columns), order, strict=False)
+        ]
+        tiles = [Thing(box, single.names, instance=single.path.stem) for single, box in shown]
+        yield Sample(f'mosaic{seed}_{number:05d}', canvas, tiles, complete=False)
+
+
+def _shuffled(photos: list[Single], count: int, rng: np.random.Generator) -> Iterator[Single]:
+    """`count` photos, each once before any comes again."""
+    order = np.concatenate([rng.permutation(len(photos)) for _ in range(1 + count // len(photos))])
+    return iter([photos[i] for i in order[:count]])
 
 
 def _tile(
-    canvas: np.ndarray, photo: np.ndarray, cell: int, rows: int, columns: int, rng: np.random.Generator
+    canvas: np.ndarray, single: Single, cell: int, rows: int, columns: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw a photo into a cell, keeping its shape; returns its box."""
+    """Draw a photo into a cell, keeping its shape; returns the thing's box."""
+    photo, (left, top, right, bottom) = read_image(single.path), single.box
     height, width = 480 // rows, 640 // columns
     zoom = min(width / photo.shape[1], height / photo.shape[0]) * rng.uniform(0.7, 1.0)
     size = max(8, int(photo.shape[1] * zoom)), max(8, int(photo.shape[0] * zoom))
     small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    small = small[:, ::-1] if rng.random() < 0.5 else small
+    if rng.random() < 0.5:
+        small, left, right = small[:, ::-1], 1 - right, 1 - left
     small = np.clip(small * rng.uniform(0.7, 1.25), 0, 255).astype(np.uint8)
     x = cell % columns * width + int(rng.integers(0, width - size[0] + 1))
     y = cell // columns * height + int(rng.integers(0, height - size[1] + 1))
     canvas[y : y + size[1], x : x + size[0]] = small
-    inset = np.array([size[0], size[1]]) * 0.04
-    return np.array([*(np.array([x, y]) + inset), *(np.array([x, y]) + size - inset)], np.float32)
+    return np.array([x, y, x, y] + np.array([left, top, right, bottom]) * np.tile(size, 2), np.float32)
