@@ -94,7 +94,7 @@ def test_boxes_on_the_answer_vote_on_where_it_is() -> None:
     tight, loose, beside = (100, 100, 200, 200), (100, 100, 200, 260), (300, 100, 400, 200)
     seen = observation((tight, 0.7, 0.9), (loose, 0.6, 0.6), (beside, 0.6, 0.9))
     best = ask(seen).candidates[0]
-    weights = 0.9 * semantic(0.7), 0.6 * semantic(0.6)
+    weights = (0.9 * semantic(0.7)) ** 2, (0.6 * semantic(0.6)) ** 2
     edge = (200 * weights[0] + 260 * weights[1]) / sum(weights)
     assert best.row == 0 and best.box.tolist() == pytest.approx([100, 100, 200, edge], abs=1e-3)
     asked_by_look = ask(seen, identity=lambda rows: rows).candidates[0]

@@ -30,9 +30,9 @@ SAME_IOU = 0.45
 # Share of the smaller box inside the larger from which they are nested: a handle on its drawer, a mug without its
 # handle. Nested boxes are listed as candidates of their own, but they are the same place, so they are no rivals.
 NESTED = 0.8
-# Overlap with an answer's best box from which other boxes have a say in where it is, each by its score (box voting,
-# Gidaris and Komodakis 2015). Raising it to 1 keeps the best box as it is; lowering it lets neighbours of the same kind
-# pull at it.
+# Overlap with an answer's best box from which other boxes have a say in where it is (box voting, Gidaris and Komodakis
+# 2015), each by the square of its score: by the score itself the many loose boxes outvote the few tight ones. Raising it
+# to 1 keeps the best box as it is; lowering it lets neighbours of the same kind pull at it.
 VOTES_IOU = 0.35
 # Ranked rows that are looked at for distinct candidates; rows beyond it cannot be among the best few.
 RANKED = 200
@@ -158,10 +158,10 @@ def _distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _voted(candidate: Candidate, ranked: Sequence[Candidate]) -> Candidate:
-    """The candidate where the boxes on it say that it is: their mean, weighted by score."""
+    """The candidate where the boxes on it say that it is: their mean, weighted by squared score."""
     beside = [c for c in ranked if c.camera == candidate.camera]
     boxes = np.stack([c.box for c in beside])
-    weights = np.array([c.score for c in beside]) * (box_iou(boxes, candidate.box[None])[:, 0] >= VOTES_IOU)
+    weights = np.array([c.score for c in beside]) ** 2 * (box_iou(boxes, candidate.box[None])[:, 0] >= VOTES_IOU)
     if not weights.sum() > 0:
         return candidate
     return replace(candidate, box=(weights @ boxes / weights.sum()).astype(np.float32))
