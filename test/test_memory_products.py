@@ -40,3 +40,14 @@ def test_orthonormal_rows_span_what_was_given(kind: str) -> None:
     found = rows @ rows.T
     np.testing.assert_allclose(found, np.diag(np.round(np.diag(found))), atol=1e-5)
     assert np.linalg.norm(given - given @ rows.T @ rows) <= 1e-4 * np.linalg.norm(given)
+
+
+def test_halves_within_halves_are_done_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, 'PARALLEL', 1)
+    parts = products.in_halves(
+        10, 1, lambda start, stop: products.in_halves(stop - start, 1, lambda a, b: (start, a, b))
+    )
+    assert parts == [[(0, 0, 5)], [(5, 0, 5)]]
+    with pytest.raises(ZeroDivisionError):
+        products.in_halves(10, 1, lambda start, stop: 1 // start)
+    assert products.in_halves(3, 1, lambda start, stop: stop - start) == [1, 2]

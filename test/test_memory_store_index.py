@@ -27,6 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(products, 'PIECE', 2**13)
+    monkeypatch.setattr(products, 'PARALLEL', 2**12)
 
 
 def rows_of(kind: str, count: int) -> np.ndarray:

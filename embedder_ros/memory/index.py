@@ -12,12 +12,13 @@ cost too much, `exact=False` compares only those whose heads are nearest.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_ros.memory.products import Rows, picked, products, scores_of
+from embedder_ros.memory.products import Rows, in_halves, picked, products, scores_of
 from embedder_ros.types import FloatArray, highest
 
 Array = TypeVar('Array', bound=NDArray[Any])
@@ -37,6 +38,7 @@ STEP, LARGE = 2**10, 2**8  # rows whose heads are made at once while others wait
 RESERVE = 2**30  # most bytes reserved before they are needed
 SAMPLE, SHARE = 1024, 64  # fewest rows, and share of all, that tell what the k best of many queries must reach
 SEEDS = 8  # times as many rows as are wanted are compared in full to learn what the wanted ones reach
+LIGHT = 8  # multiplications that take as long as what else is done for a row before the second part
 ROUNDING, SQUARES = 1e-5, 1e-6  # of float32 sums, and of sums of squares
 NOTHING = 1e-5  # share of a vector that is left when all of it is taken away, by rounding
 
@@ -152,34 +154,62 @@ class VectorIndex:
     def _by_head(self, query: FloatArray, k: int, rows: Rows, exact: bool) -> list[tuple[int, float, int]]:
         """One query: after each part of the heads, rows that cannot be among the best are left out."""
         assert self._basis is not None
-        query = np.where(self._used, query, np.float32(0))
-        head, beyond, wanted, enough = scores_of(self._basis, query), float(query @ query), k * self._most, -np.inf
-        scores, start = np.zeros(len(rows), np.float32), 0
-        for heads, tails, after in zip(self._heads, self._tails, [*self._heads[1:], self._rows], strict=True):
-            part, most = head[start : start + heads.shape[1]], APPROXIMATE // after.shape[1]
-            start += len(part)
-            beyond = max(0.0, beyond - float(part @ part))
-            scores += self._dots(heads, rows, part)
-            seeds = rows[highest(scores, SEEDS * wanted)]
-            enough = max(enough, _kth(self._dots(self._rows, seeds, query), wanted) - ROUNDING)
-            reach = np.flatnonzero(scores + np.float32(np.sqrt(beyond + SQUARES)) * self._of(tails, rows) >= enough)
-            if not exact and len(reach) > most:
-                reach = reach[_nearest(scores[reach], most)]
+        query, wanted = np.where(self._used, query, np.float32(0)), k * self._most
+        parts = np.split(scores_of(self._basis, query), np.cumsum(PARTS)[:-1])
+        scores = np.empty(len(rows), np.float32)
+
+        def begin(start: int, stop: int) -> Rows:
+            scores[start:stop] = self._dots(self._heads[0], rows[start:stop], parts[0])
+            return start + _about_highest(scores[start:stop], SEEDS * wanted)
+
+        seeds = rows[np.concatenate(in_halves(len(rows), PARTS[0], begin))]
+        enough = _kth(picked(self._rows, seeds, query), wanted) - ROUNDING
+        asked = _Asked(parts, _lengths_beyond(query, parts), enough, exact)
+
+        def narrow(start: int, stop: int) -> Rows:
+            return start + self._reach(asked, 0, rows[start:stop], scores[start:stop], (stop - start) / len(rows))
+
+        reach = np.concatenate(in_halves(len(rows), LIGHT, narrow))
+        in_vain = len(reach) > IN_VAIN * len(rows)
+        if not in_vain:
+            rows, scores = rows[reach], scores[reach]
+
+        def finish(start: int, stop: int) -> tuple[Rows, FloatArray]:
+            some, share = rows[start:stop], (stop - start) / len(rows)
+            if not in_vain:
+                some = self._narrowed(asked, some, scores[start:stop], share)
+            return some, self._dots(self._rows, some, query)
+
+        found = in_halves(len(rows), self.dim, finish)
+        rows, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        return self._best(rows, scores, k)
+
+    def _narrowed(self, asked: _Asked, rows: Rows, scores: FloatArray, share: float) -> Rows:
+        """Those of the rows that all parts but the first leave; `scores` are by the first."""
+        for i in range(1, len(PARTS)):
+            scores = scores + self._dots(self._heads[i], rows, asked.parts[i])
+            reach = self._reach(asked, i, rows, scores, share)
             if len(reach) > IN_VAIN * len(rows):
                 break
             rows, scores = rows[reach], scores[reach]
-        return self._best(rows, self._dots(self._rows, rows, query), k)
+        return rows
+
+    def _reach(self, asked: _Asked, i: int, rows: Rows, scores: FloatArray, share: float) -> Rows:
+        """Where those are that may reach what is enough, going by parts up to i; they are a share of all looked at."""
+        reach = np.flatnonzero(scores + asked.beyond[i] * _of(self._tails[i], rows) >= asked.enough)
+        if not asked.exact:
+            most = int(share * APPROXIMATE / (*PARTS[1:], self.dim)[i])
+            if len(reach) > most:
+                reach = reach[_nearest(scores[reach], most)]
+        return reach
 
     def _dots(self, array: FloatArray, rows: Rows, query: FloatArray) -> FloatArray:
-        """(n,) products of some rows of an array with the query."""
-        if len(rows) > MANY * self.count:
-            scores = scores_of(array[: self.count], query)
-            return self._of(scores, rows)
+        """(n,) products of some rows of an array, in their order, with the query."""
+        span = _span(array, rows)
+        if len(rows) > MANY * len(span):
+            scores = scores_of(span, query)
+            return scores if len(rows) == len(span) else scores[rows - rows[0]]
         return picked(array, rows, query)
-
-    def _of(self, values: FloatArray, rows: Rows) -> FloatArray:
-        """The values of some rows."""
-        return values[: self.count] if len(rows) == self.count else values[rows]
 
     def _by_block(
         self, queries: FloatArray, k: int, mask: NDArray[np.bool_] | None
@@ -189,16 +219,21 @@ class VectorIndex:
         step = max(1, n // max(SAMPLE, n // SHARE))
         sample = np.arange(0, n, step) if mask is None else np.flatnonzero(mask)[::step]
         enough = [_kth(scores, k * self._most) - ROUNDING for scores in products(self._rows[sample], queries).T]
-        least = np.array(enough, np.float32)
-        found: list[tuple[Rows, Rows, FloatArray]] = []
-        block = max(1, BLOCK // len(queries))
-        for start in range(0, n, block):
-            scores = products(self._rows[start : min(start + block, n)], queries)
-            reach = scores >= least
-            if mask is not None:
-                reach &= mask[start : start + block, None]
-            at = np.flatnonzero(reach)  # several times quicker than np.nonzero
-            found.append((at % len(queries), at // len(queries) + start, scores.ravel()[at]))
+        least, block = np.array(enough, np.float32)[:, None], max(1, BLOCK // len(queries))
+
+        def look(start: int, stop: int) -> list[tuple[Rows, Rows, FloatArray]]:
+            found = []
+            for first in range(start, stop, block):
+                last = min(first + block, stop)
+                scores = products(self._rows[first:last], queries).T
+                reach = scores >= least
+                if mask is not None:
+                    reach &= mask[first:last]
+                at = np.flatnonzero(reach)  # several times quicker than np.nonzero
+                found.append((at // (last - first), at % (last - first) + first, scores.ravel()[at]))
+            return found
+
+        found = sum(in_halves(n, queries.size, look), [])
         which, rows, reached = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.argsort(which, kind='stable')
         cuts = np.searchsorted(which[order], np.arange(1, len(queries)))
@@ -208,9 +243,10 @@ class VectorIndex:
         """The k owners with the highest of these scores."""
         top = highest(scores, k * self._most)
         top = top[np.argsort(-scores[top], kind='stable')]
-        owners = self._owner[rows[top]]
-        first = np.sort(np.unique(owners, return_index=True)[1])[:k]
-        return [(int(owners[i]), float(scores[top[i]]), int(self._view[rows[top[i]]])) for i in first]
+        at, best = rows[top], dict[int, tuple[int, float, int]]()
+        for hit in zip(self._owner[at].tolist(), scores[top].tolist(), self._view[at].tolist(), strict=True):
+            best.setdefault(hit[0], hit)
+        return list(best.values())[:k]
 
     def _project(self, which: slice | Rows) -> None:
         """Make the heads of these rows."""
@@ -240,6 +276,16 @@ class VectorIndex:
         return [self._rows, self._owner, self._view, *heads]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """Of a query the parts of its head and the length of what is beyond each, and the cosine that is enough."""
+
+    parts: list[FloatArray]
+    beyond: FloatArray
+    enough: float
+    exact: bool
+
+
 def _orthonormal(rows: FloatArray) -> FloatArray:
     """Gram and Schmidt, in place: each row without those before it; nothing of one that adds nothing.
 
@@ -254,9 +300,32 @@ def _orthonormal(rows: FloatArray) -> FloatArray:
     return rows
 
 
-def _nearest(scores: FloatArray, k: int) -> Rows:
-    """Where about the k largest are: those that reach what a part of all tells."""
-    step = max(1, k // SAMPLE)
+def _span(array: FloatArray, rows: Rows) -> FloatArray:
+    """The part of an array from the first to the last of these rows."""
+    return array[rows[0] : rows[-1] + 1] if len(rows) else array[:0]
+
+
+def _of(values: FloatArray, rows: Rows) -> FloatArray:
+    """The values of these rows."""
+    span = _span(values, rows)
+    return span if len(span) == len(rows) else values[rows]
+
+
+def _lengths_beyond(query: FloatArray, parts: list[FloatArray]) -> FloatArray:
+    """(parts,) lengths of what is left of a query after each part."""
+    left = float(query @ query) - np.cumsum([float(part @ part) for part in parts])
+    return np.sqrt(np.maximum(left, 0) + SQUARES).astype(np.float32)
+
+
+def _about_highest(scores: FloatArray, k: int) -> Rows:
+    """Where about the k highest are, at most twice as many; several times quicker than `highest`."""
+    reach = _nearest(scores, k, k // SEEDS)
+    return reach if len(reach) <= 2 * k else reach[highest(scores[reach], k)]
+
+
+def _nearest(scores: FloatArray, k: int, sample: int = SAMPLE) -> Rows:
+    """Where about the k largest are: those that reach what a part of all tells, in which are `sample` of them."""
+    step = max(1, k // sample)
     return np.flatnonzero(scores >= _kth(scores[::step], k // step))
 
 

@@ -8,10 +8,11 @@ products are handed to it in pieces for which it takes no threads. What is long 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,13 @@ from numpy.typing import NDArray
 from embedder_ros.types import FloatArray
 
 Rows = NDArray[np.intp]
+Result = TypeVar('Result')
 
 PICKED = 2**17  # numbers picked at once; they fit the processor's cache
 PIECE, TALL = 2**18, 16  # multiplications from which OpenBLAS takes threads, and rows that it needs to be quick
 PARALLEL = 2**21  # multiplications from which two threads are quicker than one
+
+_helping = threading.Lock()
 
 
 def scores_of(rows: FloatArray, query: FloatArray) -> FloatArray:
@@ -30,7 +34,7 @@ def scores_of(rows: FloatArray, query: FloatArray) -> FloatArray:
     if not hasattr(np, 'vecdot'):  # numpy 1
         return rows @ query
     out = np.empty(len(rows), np.float32)
-    _in_halves(len(rows), query, lambda start, stop: np.vecdot(rows[start:stop], query, out=out[start:stop]))
+    in_halves(len(rows), len(query), lambda start, stop: np.vecdot(rows[start:stop], query, out=out[start:stop]))
     return out
 
 
@@ -46,43 +50,50 @@ def picked(rows: FloatArray, which: Rows, query: FloatArray) -> FloatArray:
             few = np.take(rows, part, axis=0, out=copies[: len(part)], mode='clip')  # other modes copy twice
             out[at : at + len(part)] = np.vecdot(few, query) if hasattr(np, 'vecdot') else few @ query
 
-    _in_halves(len(which), query, fill)
+    in_halves(len(which), len(query), fill)
     return out
 
 
 def products(rows: FloatArray, others: FloatArray) -> FloatArray:
-    """(n, m) products of every row with every other one."""
-    out = np.empty((len(rows), len(others)), np.float32)
+    """(n, m) products of every row with every other one; those with one of the others lie together."""
+    out = np.empty((len(others), len(rows)), np.float32)
     if len(others) == 1:
-        out[:, 0] = scores_of(rows, others[0])
-        return out
+        out[0] = scores_of(rows, others[0])
+        return out.T
     parts = max(1, -(-others.size // (PIECE // TALL)))
-    for few, filled in zip(np.array_split(others, parts), np.array_split(out, parts, axis=1), strict=True):
-        _multiply(rows, few.T, filled)
-    return out
-
-
-def _multiply(rows: FloatArray, few: FloatArray, out: FloatArray) -> None:
-    """The product (n, m) of (n, D) and (D, m), piece by piece."""
-    tall = max(1, PIECE // few.size)
 
     def fill(start: int, stop: int) -> None:
-        whole = stop - (stop - start) % tall
-        pieces = rows[start:whole].reshape(-1, tall, len(few))
-        np.matmul(pieces, few, out=out[start:whole].reshape(-1, tall, few.shape[1]))
-        np.matmul(rows[whole:stop], few, out=out[whole:stop])
+        for few, filled in zip(np.array_split(others, parts), np.array_split(out, parts), strict=True):
+            _multiply(few, rows[start:stop], filled[:, start:stop])
 
-    _in_halves(len(rows), few, fill)
+    in_halves(len(rows), others.size, fill)
+    return out.T
 
 
-def _in_halves(count: int, others: FloatArray, work: Callable[[int, int], Any]) -> None:
-    """Do the work on rows from start to stop; long work in two threads."""
-    if count * others.size < PARALLEL:
-        work(0, count)
-        return
-    other = _helper().submit(work, count // 2, count)
-    work(0, count // 2)
-    other.result()
+def _multiply(few: FloatArray, rows: FloatArray, out: FloatArray) -> None:
+    """The products (m, n) of (m, D) with (n, D), piece by piece."""
+    tall = max(1, PIECE // few.size)
+    pieces, whole = len(rows) // tall, len(rows) - len(rows) % tall
+    into = out[:, :whole].reshape(len(few), pieces, tall)
+    np.matmul(few, rows[:whole].reshape(pieces, tall, rows.shape[1]).swapaxes(1, 2), out=into.swapaxes(0, 1))
+    np.matmul(few, rows[whole:].T, out=out[:, whole:])
+
+
+def in_halves(count: int, size: int, work: Callable[[int, int], Result]) -> list[Result]:
+    """What the work returns for rows from start to stop: of all, or of two halves that are done at the same time.
+
+    Args:
+        count: rows.
+        size: multiplications for each. Too few of them, or any while others are done in halves, are done here.
+        work: takes start and stop.
+    """
+    if count * size < PARALLEL or not _helping.acquire(blocking=False):
+        return [work(0, count)]
+    try:
+        other = _helper().submit(work, count // 2, count)
+        return [work(0, count // 2), other.result()]
+    finally:
+        _helping.release()
 
 
 @cache
