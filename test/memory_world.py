@@ -61,6 +61,9 @@ class PlainStore:
     def get(self, object_id: str) -> Object | None:
         return self.things.get(object_id)
 
+    def read(self, object_ids: Sequence[str]) -> list[Object]:
+        return [self.things[i] for i in object_ids if i in self.things]
+
     def forget(self, object_ids: Sequence[str]) -> list[str]:
         self._check()
         return [i for i in object_ids if self.things.pop(i, None) is None]

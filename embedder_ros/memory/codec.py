@@ -134,15 +134,26 @@ def object_rows(objects: Sequence[Object], map_id: str, model: ModelInfo) -> lis
     return [_object_row(o, {row.mark: row for row in (_view_row(v, next(vectors)) for v in o.views)}) for o in objects]
 
 
-def read_object(row: ObjectRow, map_id: str, model: ModelInfo) -> Object:
-    """The object that these columns are."""
-    body = json.loads(row.body)
-    vectors = unpack_vectors(b''.join(v.vector for v in row.views), model.dim)
+def read_objects(rows: Sequence[ObjectRow], map_id: str, model: ModelInfo) -> list[Object]:
+    """The objects that these columns are; all at once, because what is called for each adds up."""
+    stored = [view for row in rows for view in row.views]
+    vectors = unpack_vectors(b''.join(view.vector for view in stored), model.dim)
+    bodies = iter(json.loads(f'[{",".join([view.body for view in stored] + [row.body for row in rows])}]'))
+    # Copied, so that one view in use does not keep the vectors of all.
+    views = [_read_view(view, next(bodies), vector.copy()) for view, vector in zip(stored, vectors, strict=True)]
+    ends = np.cumsum([len(row.views) for row in rows]).tolist()
+    return [
+        _read_object(row, body, tuple(views[end - len(row.views) : end]), map_id, model)
+        for row, body, end in zip(rows, bodies, ends, strict=True)
+    ]
+
+
+def _read_object(row: ObjectRow, body: Any, views: tuple[View, ...], map_id: str, model: ModelInfo) -> Object:
     return Object(
         object_id=row.object_id,
         map_id=map_id,
         model_id=model.model_id,
-        views=tuple(_read_view(*view) for view in zip(row.views, vectors, strict=True)),
+        views=views,
         sightings=tuple(Sighting(*s) for s in body['sightings']),
         sighting_count=body['sighting_count'],
         first_seen=body['first_seen'],
@@ -284,8 +295,7 @@ def _view_row(view: View, packed: bytes) -> ViewRow:
     return ViewRow(int.from_bytes(digest.digest(), 'little', signed=True), body, packed, thumbnail)
 
 
-def _read_view(row: ViewRow, vector: FloatArray) -> View:
-    body = json.loads(row.body)
+def _read_view(row: ViewRow, body: Any, vector: FloatArray) -> View:
     return View(
         embedding=vector,
         stamp=body['stamp'],

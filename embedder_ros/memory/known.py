@@ -87,8 +87,8 @@ class Working:
     def load(self, object_ids: Iterable[str]) -> list[Known]:
         """The objects with these ids, those that there are, in the order of the ids. Raises UserError."""
         wanted = sorted(set(object_ids))
-        stored = [o for o in (self._store.get(i) for i in wanted if i not in self._known) if o is not None]
-        for known in self._opened(stored):
+        stored = [i for i in wanted if i not in self._known]
+        for known in self._opened(self._store.read(stored) if stored else ()):
             self._known[known.object.object_id] = known
         found = [self._known[i] for i in wanted if i in self._known]
         for known in found:

@@ -76,7 +76,11 @@ class PostgresStore:
 
     def get(self, object_id: str) -> Object | None:
         """The object, with views and thumbnails; None when there is none."""
-        return next(iter(self._run(partial(self._read, codec.storable([object_id])))), None)
+        return next(iter(self.read([object_id])), None)
+
+    def read(self, object_ids: Sequence[str]) -> list[Object]:
+        """Those of the objects that there are, in this order."""
+        return self._run(partial(self._read, codec.storable(object_ids)))
 
     def forget(self, object_ids: Sequence[str]) -> list[str]:
         """Delete: rows, views, thumbnails, index, its rows in frames and those frames' thumbnails."""
@@ -313,11 +317,12 @@ class PostgresStore:
         views: dict[int, list[ViewRow]] = {row[0]: [] for row in found}
         for row, *view in cursor.execute(query, (list(views),)):
             views[row].append(ViewRow(*view))
-        objects = {}
+        rows = []
         for row, object_id, last_seen, camera, words, frame, x, y, z, presence, body in found:
             position = None if x is None else (x, y, z)
-            columns = ObjectRow(object_id, last_seen, camera, words, frame, position, presence, body, tuple(views[row]))
-            objects[object_id] = codec.read_object(columns, self.map_id, self._model)
+            part = tuple(views[row])
+            rows.append(ObjectRow(object_id, last_seen, camera, words, frame, position, presence, body, part))
+        objects = {o.object_id: o for o in codec.read_objects(rows, self.map_id, self._model)}
         return [objects[i] for i in object_ids if i in objects]
 
     def _forget(self, object_ids: Sequence[str], cursor: Cursor) -> set[str]:

@@ -24,7 +24,8 @@ Result = TypeVar('Result')
 
 PICKED = 2**17  # numbers picked at once; they fit the processor's cache
 PIECE, TALL = 2**18, 16  # multiplications from which OpenBLAS takes threads, and rows that it needs to be quick
-PARALLEL = 2**21  # multiplications from which two threads are quicker than one
+PARALLEL = 2**21  # multiplications from which two threads are quicker than one, of rows with one query
+PACKED = 8  # times as many multiplications take as long in a product of matrices
 
 _helping = threading.Lock()
 
@@ -66,7 +67,7 @@ def products(rows: FloatArray, others: FloatArray) -> FloatArray:
         for few, filled in zip(np.array_split(others, parts), np.array_split(out, parts), strict=True):
             _multiply(few, rows[start:stop], filled[:, start:stop])
 
-    in_halves(len(rows), others.size, fill)
+    in_halves(len(rows), others.size // PACKED, fill)
     return out.T
 
 

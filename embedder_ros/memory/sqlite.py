@@ -93,9 +93,13 @@ class SqliteStore:
 
     def get(self, object_id: str) -> Object | None:
         """The object, with views and thumbnails; None when there is none."""
+        return next(iter(self.read([object_id])), None)
+
+    def read(self, object_ids: Sequence[str]) -> list[Object]:
+        """Those of the objects that there are, in this order; several times quicker than one by one."""
         with self._ready(), self._file.reading():
-            slot = self._catalogue.slot(object_id)
-            return None if slot < 0 else self._read(self._catalogue.row(slot))
+            slots = [self._catalogue.slot(i) for i in dict.fromkeys(object_ids)]
+            return self._read([self._catalogue.row(slot) for slot in slots if slot >= 0])
 
     def forget(self, object_ids: Sequence[str]) -> list[str]:
         """Really delete: rows, views, thumbnails, index, its rows in frames and those frames' thumbnails."""
@@ -134,7 +138,7 @@ class SqliteStore:
             allowed = self._catalogue.allowed(which)
             total = len(self._catalogue) if allowed is None else int(np.count_nonzero(allowed))
             found = db.execute(query, (self._memory, *values, _bounded(limit), _bounded(offset))).fetchall()
-            return [self._read(row) for (row,) in found], total
+            return self._read([row for (row,) in found]), total
 
     def places(self) -> Places:
         """Every object with a position, without reading views; quick, since it is asked at the start."""
@@ -330,18 +334,30 @@ class SqliteStore:
 
     # Reading and writing rows.
 
-    def _read(self, row: int) -> Object:
-        names = 'object_id, last_seen, camera, words, position_frame, x, y, z, presence, marks, body'
-        db = self._file.db
-        found = db.execute(f'SELECT {names} FROM objects WHERE id=?', (row,)).fetchone()
-        object_id, last_seen, camera, words, frame, x, y, z, presence, marks, body = found
-        query = "SELECT mark, body, vector, ifnull(jpeg, x'') FROM views LEFT JOIN thumbnails ON view=id WHERE object=?"
-        views = {v[0]: ViewRow(*v) for v in db.execute(query, (row,))}
-        position = None if x is None else (x, y, z)
+    def _read(self, rows: Sequence[int]) -> list[Object]:
+        """The objects in these rows, in this order."""
+        parts = (rows[start : start + MANY] for start in range(0, len(rows), MANY))
+        return [o for part in parts for o in self._read_few(part)]
+
+    def _read_few(self, rows: Sequence[int]) -> list[Object]:
+        names = 'id, object_id, last_seen, camera, words, position_frame, x, y, z, presence, marks, body'
+        db, wanted = self._file.db, f'({",".join("?" * len(rows))})'
+        found = {o[0]: o[1:] for o in db.execute(f'SELECT {names} FROM objects WHERE id IN {wanted}', rows)}
+        query = (
+            "SELECT object, mark, body, vector, ifnull(jpeg, x'') FROM views LEFT JOIN thumbnails ON view=id "
+            f'WHERE object IN {wanted}'
+        )
+        views = {view[:2]: ViewRow(*view[1:]) for view in db.execute(query, rows)}
+        columns = []
         with self._file.decoding():
-            in_order = tuple(views[int(mark)] for mark in np.frombuffer(marks, _MARK))
-            columns = ObjectRow(object_id, last_seen, camera, words, frame, position, presence, body, in_order)
-            return codec.read_object(columns, self.map_id, self._model)
+            for row in rows:
+                object_id, last_seen, camera, words, frame, x, y, z, presence, marks, body = found[row]
+                position = None if x is None else (x, y, z)
+                in_order = tuple(views[row, mark] for mark in np.frombuffer(marks, _MARK).tolist())
+                columns.append(
+                    ObjectRow(object_id, last_seen, camera, words, frame, position, presence, body, in_order)
+                )
+            return codec.read_objects(columns, self.map_id, self._model)
 
     def _write(self, db: Any, o: ObjectRow) -> tuple[int, bool]:
         """Upsert an object and what changed of its views; its row, and whether the views changed."""

@@ -132,6 +132,9 @@ class Store(Protocol):
     def get(self, object_id: str) -> Object | None:
         """The object, with views and thumbnails; None when there is none."""
 
+    def read(self, object_ids: Sequence[str]) -> list[Object]:
+        """Those of the objects that there are, in this order; several times quicker than one by one."""
+
     def forget(self, object_ids: Sequence[str]) -> list[str]:
         """Really delete: rows, views, thumbnails, index, its rows in frames and those frames' thumbnails.
 
