@@ -76,7 +76,8 @@ class VectorIndex:
         self._rows[start:stop], self._owner[start:stop], self._view[start:stop] = rows, owners, views
         self.count = stop
         self._most = max(self._most, int(views.max(initial=0)) + 1)
-        self._used |= rows.any(axis=0)
+        unused = np.flatnonzero(~self._used)  # few
+        self._used[unused] = rows[:, unused].any(axis=0)
         if self._basis is not None and self._headed == start:
             self._project(slice(start, stop))
             self._headed = stop
