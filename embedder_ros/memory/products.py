@@ -25,7 +25,7 @@ Result = TypeVar('Result')
 PICKED = 2**17  # numbers picked at once; they fit the processor's cache
 PIECE, TALL = 2**18, 16  # multiplications from which OpenBLAS takes threads, and rows that it needs to be quick
 PARALLEL = 2**21  # multiplications from which two threads are quicker than one, of rows with one query
-PACKED = 8  # times as many multiplications take as long in a product of matrices
+PACKED = 32  # times as many multiplications take as long in a product of matrices, or until two threads have begun
 
 _helping = threading.Lock()
 
