@@ -192,7 +192,8 @@ def test_exported_model_loads_and_sees(trained: tuple, bank: Bank, data: Path, t
         shutil.copy(WEIGHTS / name, tmp_path / name)
     export.write_head(head, Crops().eval(), tmp_path / 'head.onnx')
     export.write_proposals(Proposals().eval(), tmp_path / 'proposals.onnx')
-    export.write_texts(texts, bank, train.nouns(examples), tmp_path / 'text.npz')
+    boxes = export.cohort(tmp_path / 'head.onnx', data)
+    export.write_texts(texts, bank, train.nouns(examples), boxes, tmp_path / 'text.npz')
     export.finish(tmp_path, scale=20.0, bias=-5.0)
     model = load_model(str(tmp_path), threads=2)
     seen = Pipeline(model.embedder, model.proposer).observe([Frame(drawn(0).image, 0, 'a')])[0]

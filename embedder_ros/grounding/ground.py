@@ -31,8 +31,8 @@ SAME_IOU = 0.45
 # handle. Nested boxes are listed as candidates of their own, but they are the same place, so they are no rivals.
 NESTED = 0.8
 # Overlap with an answer's best box from which other boxes have a say in where it is (box voting, Gidaris and Komodakis
-# 2015), each by the square of its score: by the score itself the many loose boxes outvote the few tight ones. Raising it
-# to 1 keeps the best box as it is; lowering it lets neighbours of the same kind pull at it.
+# 2015), each by the square of its score: by the score itself the many loose boxes outvote the few tight ones. Raising
+# it to 1 keeps the best box as it is; lowering it lets neighbours of the same kind pull at it.
 VOTES_IOU = 0.35
 # Ranked rows that are looked at for distinct candidates; rows beyond it cannot be among the best few.
 RANKED = 200

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 4: write the trained heads and text maps as nano's files.
 
-    python -m embedder_ros.training.export --trained OUT --classes FILE --coco FILE --out WEIGHTS
+    python -m embedder_ros.training.export --trained OUT --data FOLDER [...] --classes FILE --coco FILE --out WEIGHTS
 
 Writes head.onnx, proposals.onnx and text.npz beside the frozen networks, and nano.json with placeholder calibration;
 `embedder_ros.training.calibrate` then fits the calibration on validation frames.
@@ -21,9 +21,10 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
+from embedder_ros.inference.session import OnnxSession
 from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, THUMBNAIL, ZONES
-from embedder_ros.models.nano.image import CROP
-from embedder_ros.models.nano.layout import DIM
+from embedder_ros.models.nano.image import CROP, Regions
+from embedder_ros.models.nano.layout import DIM, ONE
 from embedder_ros.models.nano.manifest import write_manifest
 from embedder_ros.models.nano.text import PROMPT_VERSION
 from embedder_ros.training.network import (
@@ -49,9 +50,11 @@ from embedder_ros.training.onnx_graph import GraphWriter
 from embedder_ros.training.photos import class_names
 from embedder_ros.training.phrases import Bank
 from embedder_ros.training.train_proposals import STRIDES
+from embedder_ros.types import FloatArray
 
 Network = TypeVar('Network', bound=nn.Module)
 HEADS = 4  # of the head's transformer
+FRAMES, BOXES, DIRECTIONS = 60, 24, 48  # of each folder, of each frame, and of the boxes' covariance that are kept
 # Of the identity view; their squares sum to 1. More of pixels tells rendered things no better and real people worse.
 INDIVIDUAL_SHARE, PIXELS_SHARE, HISTOGRAM_SHARE = 0.74, 0.56, 0.3725
 
@@ -60,6 +63,7 @@ def main() -> None:
     """Command line of this stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--trained', type=Path, nargs='+', required=True, help='of several runs, see `averaged`')
+    parser.add_argument('--data', type=Path, nargs='+', required=True, help='what it was trained on, of every kind')
     parser.add_argument('--classes', type=Path, required=True)
     parser.add_argument('--coco', type=Path, required=True)
     parser.add_argument(
@@ -77,7 +81,8 @@ def main() -> None:
     head, crops = restored(Head(), 'head', args.trained), restored(Crops(), 'crops', [last])
     texts = restored(Texts(int(bank.class_rows.max()) + 1), 'texts', args.trained)
     write_head(head, crops, args.out / 'head.onnx')
-    write_texts(texts, bank, json.loads((last / 'known.json').read_text()), args.out / 'text.npz')
+    boxes = np.concatenate([cohort(args.out / 'head.onnx', folder) for folder in args.data])
+    write_texts(texts, bank, json.loads((last / 'known.json').read_text()), boxes, args.out / 'text.npz')
     finish(args.out, scale=float(texts.scale.detach().exp()), bias=float(texts.bias.detach()))
 
 
@@ -299,8 +304,23 @@ def _joined(net: _Layers, head: Head, parts: dict[str, str]) -> str:
     return net.join(vector, rest, net.times(rest, 0.0))
 
 
-def write_texts(texts: Texts, bank: Bank, known: list[str], path: Path) -> None:
-    """The text side's maps, stored as float16."""
+def cohort(head: Path, folder: Path) -> FloatArray:
+    """(R, DIM) vectors of boxes of all kinds: some that the model proposed in some of the frames of stage 1."""
+    network, rows = OnnxSession(head, device='cpu'), []
+    labels = sorted(folder.glob('*.json'))
+    for label in labels[:: max(1, len(labels) // FRAMES)]:
+        with np.load(label.with_suffix('.npz')) as stored:
+            inputs = {n: stored[n] for n in Regions.__slots__}
+            labelled = len(stored['truth'])
+        floats = {n: v.astype(np.float32) if v.dtype.kind == 'f' else v for n, v in inputs.items()}
+        rows.append(network.run(floats)['embedding'][labelled:-1][:BOXES])
+    return np.concatenate(rows)
+
+
+def write_texts(texts: Texts, bank: Bank, known: list[str], boxes: FloatArray, path: Path) -> None:
+    """The text side's maps and what boxes of all kinds (R, DIM) are like, stored as float16."""
+    asked = np.arange(DIM) < ONE.stop  # the rest is zeros in queries
+    values, vectors = np.linalg.eigh(np.cov((boxes * asked).T))
     shares = nn.functional.normalize(texts.shares.detach().abs(), dim=0)
     arrays = {
         'names': bank.class_names,
@@ -309,6 +329,8 @@ def write_texts(texts: Texts, bank: Bank, known: list[str], path: Path) -> None:
         'meaning': texts.meaning.weight.detach().numpy().T,
         'offset': texts.offset.detach().numpy(),
         'shares': shares.numpy(),
+        'usual': boxes.mean(axis=0) * asked,
+        'spread': (vectors * np.sqrt(np.maximum(values, 0))).T[-DIRECTIONS:],
     }
     halves = {name: value.astype(np.float16) for name, value in arrays.items()}
     np.savez(path, allow_pickle=False, rows=bank.class_rows.astype(np.int16), **halves)
