@@ -20,6 +20,7 @@ KINDS = {
     'part': '"the handle"',
     'colour part': '"the red handle"',
     'owned part': '"the drawer handle"',
+    'given': '"a cat", "the helmet", ...',
 }
 ABSENT = {'absent': 'things', 'absent colour': 'colours of things that are there'}
 Row = list[object]
@@ -55,12 +56,12 @@ def grounding(splits: Mapping[str, Any]) -> Iterator[Row]:
     """What is asked for and there."""
     for name, split in splits.items():
         for kind, row in split['grounding'].items():
-            if kind == 'all' and 'noun' in split['grounding'] and len(split['grounding']) == 2:
-                continue  # nouns alone: the same once more
+            if kind == 'all' and len(split['grounding']) == 2:
+                continue  # one kind alone: the same once more
             given = split['given boxes'].get(kind, {}).get('with distractors', {})
             first = row['first']
             yield [
-                name if kind in ('all', 'noun') else '',
+                name if kind in ('all', 'noun', 'given') else '',
                 KINDS[kind],
                 first['count'],
                 *(share(row[k]) for k in ('boxed', 'first')),

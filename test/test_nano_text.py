@@ -13,7 +13,9 @@ from embedder_ros.models.base import TextKind
 from embedder_ros.models.inputs import LastUsed
 from embedder_ros.models.nano import WEIGHTS
 from embedder_ros.models.nano.embedder import NanoEmbedder
+from embedder_ros.models.nano.layout import DIM, ONE
 from embedder_ros.models.nano.manifest import read_manifest
+from embedder_ros.models.nano.query import EVENED, evened
 from embedder_ros.models.nano.text import MiniLM, parse
 from embedder_ros.types import UserError
 
@@ -105,6 +107,27 @@ def test_many_threads_get_the_same_answer(embedder: NanoEmbedder) -> None:
     with ThreadPoolExecutor(8) as pool:
         rows = list(pool.map(lambda text: embedder.embed_text([text])[0], texts))
     np.testing.assert_array_equal(np.stack(rows), expected)
+
+
+def test_queries_are_alike_in_how_boxes_of_all_kinds_compare_with_them() -> None:
+    """One that is a little like everything and a loud one come nearer to a quiet one, and none is longer than 1."""
+    rng = np.random.default_rng(0)
+    boxes = rng.normal(0, 0.1, (400, DIM)).astype(np.float32)
+    boxes[:, 0] += 0.3  # what all boxes share
+    boxes[:, ONE] = 0.2
+    usual, values, axes = boxes.mean(axis=0), *np.linalg.eigh(np.cov(boxes.T))
+    spread = (axes * np.sqrt(np.maximum(values, 0))).T
+    quiet, loud, like_all = np.zeros((3, DIM), np.float32)
+    quiet[5], loud[6], like_all[[0, 7]] = 0.3, 0.95, 0.6
+    before = boxes @ np.stack([quiet, loud, like_all]).T
+    rows = np.stack([evened(q, usual, spread) for q in (quiet, loud, like_all)])
+    after = boxes @ rows.T
+    relative = after.std(axis=0).max() / after.std(axis=0).min()
+    assert relative == pytest.approx((before.std(axis=0).max() / before.std(axis=0).min()) ** (1 - EVENED), rel=0.02)
+    assert np.ptp(after.mean(axis=0) / after.std(axis=0)) < 0.7 * np.ptp(before.mean(axis=0) / before.std(axis=0))
+    assert np.linalg.norm(rows, axis=1).max() <= 1
+    long = evened(40 * loud, usual, spread)
+    assert np.linalg.norm(long) == pytest.approx(1)
 
 
 def test_cache_forgets_the_text_unused_for_longest() -> None:
