@@ -61,6 +61,7 @@ def evened(query: FloatArray, usual: FloatArray, spread: FloatArray) -> FloatArr
 
     Some words are a little like everything and others like nothing, and one threshold is read for all of them. Speaker
     verification mends that with a cohort of other speakers (z-norm; Auckenthaler et al. 2000); ours are training boxes.
+    A colour is not moved: that most boxes lack it is what it is asked for.
 
     Args:
         query: (D,) without its rest.
@@ -69,7 +70,8 @@ def evened(query: FloatArray, usual: FloatArray, spread: FloatArray) -> FloatArr
     """
     scale = (SPREAD / max(float(np.linalg.norm(spread @ query)), SPREAD / 16)) ** EVENED
     out = scale * query
-    out[ONE] -= CENTRED * scale * (usual @ query) / usual[ONE]
+    colourless = np.delete(usual * query, COLOUR).sum()
+    out[ONE] -= CENTRED * scale * colourless / usual[ONE]
     return ROOM * out / max(1.0, ROOM * float(np.linalg.norm(out)))
 
 
