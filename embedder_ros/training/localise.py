@@ -39,7 +39,8 @@ def main() -> None:
     photos = sorted((args.photos / 'things').glob('*.jpg'))  # one for each class, in the classes' order
     located = {path.name: locate(path, row, encoder, proposer) for row, path in enumerate(tqdm(photos, desc='things'))}
     kept = {name: [round(float(v), 3) for v in box] for name, box in located.items() if box is not None}
-    args.out.write_text(json.dumps(kept, indent=0) + '\n')
+    lines = ',\n'.join(f'{json.dumps(name)}: {json.dumps(box)}' for name, box in kept.items())
+    args.out.write_text(f'{{\n{lines}\n}}\n')
     print(f'{len(kept)} of {len(located)} things are located')
 
 

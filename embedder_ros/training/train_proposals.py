@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm, trange
 
+from embedder_ros.models.nano.proposer import MAPS
 from embedder_ros.training.network import Proposals
 
-STRIDES = (4, 8, 16, 32)
+STRIDES = tuple(int(name[1:]) for name in MAPS)
 # Longest side of the boxes each level answers for, pixels; the ranges overlap so that no size falls between two.
 RANGES = ((0, 200), (0, 96), (48, 260), (180, 1e9))
 THIN = 24  # pixels; shorter side up to which the finest level answers for a box
