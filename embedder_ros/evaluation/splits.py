@@ -129,9 +129,7 @@ def _reader(kind: str, rest: str, photo_folder: Path | None, classes: Path | Non
             raise UserError(f'{kind} needs --photos, the folder that holds things/ and grocery/, and --classes')
         if not place.isdecimal() or not other.isdecimal():
             raise UserError(f'{kind}:{rest} needs two numbers: {kind}:COUNT:SEED')
-        held_back = kind == 'mosaic-held'
-        single = photos.things(photo_folder, photos.class_names(classes), held_back=held_back)
-        single = 2 * single + photos.groceries(photo_folder, held_back=held_back)
+        single = photos.single_things(photo_folder, photos.class_names(classes), held_back=kind == 'mosaic-held')
         return lambda: photos.mosaics(single, int(place), int(other))
     raise UserError(f"no split is called '{kind}'; choose among\n{SPLITS}")
 

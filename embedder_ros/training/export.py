@@ -23,7 +23,7 @@ from torch import nn
 
 from embedder_ros.inference.session import OnnxSession
 from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, THUMBNAIL, ZONES
-from embedder_ros.models.nano.image import CROP, Regions
+from embedder_ros.models.nano.image import CROP
 from embedder_ros.models.nano.layout import DIM, ONE
 from embedder_ros.models.nano.manifest import write_manifest
 from embedder_ros.models.nano.text import PROMPT_VERSION
@@ -49,6 +49,7 @@ from embedder_ros.training.network import (
 from embedder_ros.training.onnx_graph import GraphWriter
 from embedder_ros.training.photos import class_names
 from embedder_ros.training.phrases import Bank
+from embedder_ros.training.train import load
 from embedder_ros.training.train_proposals import STRIDES
 from embedder_ros.types import FloatArray
 
@@ -309,11 +310,9 @@ def cohort(head: Path, folder: Path) -> FloatArray:
     network, rows = OnnxSession(head, device='cpu'), []
     labels = sorted(folder.glob('*.json'))
     for label in labels[:: max(1, len(labels) // FRAMES)]:
-        with np.load(label.with_suffix('.npz')) as stored:
-            inputs = {n: stored[n] for n in Regions.__slots__}
-            labelled = len(stored['truth'])
-        floats = {n: v.astype(np.float32) if v.dtype.kind == 'f' else v for n, v in inputs.items()}
-        rows.append(network.run(floats)['embedding'][labelled:-1][:BOXES])
+        example = load(label, 'crops')
+        inputs = {n: v.astype(np.float32) if v.dtype.kind == 'f' else v for n, v in example.arrays.items()}
+        rows.append(network.run(inputs)['embedding'][example.labelled : -1][:BOXES])
     return np.concatenate(rows)
 
 

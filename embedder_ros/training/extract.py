@@ -26,11 +26,11 @@ from embedder_ros.training.photos import (
     Thing,
     alone,
     class_names,
-    groceries,
     kitchen,
     mosaics,
     recorded,
     rendered,
+    single_things,
     things,
 )
 from embedder_ros.types import FloatArray, Frame, box_iou
@@ -77,10 +77,9 @@ def samples(source: str, photos: Path | None, classes: Path | None, copies: int 
         return kitchen(Path(rest), held_back=kind == 'kitchen-held', copies=copies)
     if kind in ('alone', 'mosaic', 'mosaic-held') and photos and classes:
         count, seed = (int(value) for value in rest.split(':'))
-        single = things(photos, class_names(classes), held_back=kind == 'mosaic-held')
         if kind == 'alone':
-            return alone(single, count, seed)
-        return mosaics(2 * single + groceries(photos, held_back=kind == 'mosaic-held'), count, seed)
+            return alone(things(photos, class_names(classes), held_back=False), count, seed)
+        return mosaics(single_things(photos, class_names(classes), held_back=kind == 'mosaic-held'), count, seed)
     raise SystemExit(f'unknown source {source}, or --photos and --classes are missing')
 
 

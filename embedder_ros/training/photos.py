@@ -194,6 +194,11 @@ def groceries(folder: Path, *, held_back: bool) -> list[Single]:
     return [Single(folder / 'grocery' / e['image'], grocery_names(e['classes']), FILLED) for e in mine]
 
 
+def single_things(folder: Path, classes: list[tuple[str, ...]], *, held_back: bool) -> list[Single]:
+    """Every photo of one thing; those of `things/` twice, since the groceries are many and alike."""
+    return 2 * things(folder, classes, held_back=held_back) + groceries(folder, held_back=held_back)
+
+
 def grocery_names(classes: list[str]) -> tuple[str, ...]:
     """('Fruit', 'Apple', 'Golden-Delicious') -> 'golden delicious apple', 'apple', 'fruit'."""
     kind = classes[1]
