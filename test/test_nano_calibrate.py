@@ -44,6 +44,14 @@ def test_thresholds_refuse_what_is_absent_and_keep_what_is_right() -> None:
     assert found > 0.4 or margin > 0.04, 'wrong ones are answered FOUND'
 
 
+def test_absent_colours_are_refused_however_many_absent_things_are() -> None:
+    right = [Result('noun', True, True, True, 0.5, 0.3)] * 50
+    things = [Result('absent', False, False, False, 0.05, 0.3)] * 950
+    colours = [Result('absent colour', False, False, False, 0.4, 0.3)] * 10
+    found, _ = calibrate.thresholds([[*right, *things, *colours]])
+    assert 0.4 < found <= 0.5
+
+
 def test_the_margin_asks_back_where_several_things_are_meant() -> None:
     one = [Result('noun', True, True, True, 0.5, 0.15)] * 50
     twins = [Result('noun', True, True, True, 0.5, 0.05, several=True)] * 50

@@ -13,9 +13,9 @@ from embedder_ros.models.base import TextKind
 from embedder_ros.models.inputs import LastUsed
 from embedder_ros.models.nano import WEIGHTS
 from embedder_ros.models.nano.embedder import NanoEmbedder
-from embedder_ros.models.nano.layout import DIM, ONE
+from embedder_ros.models.nano.evening import EVENED, FEW, LEVELLED, evened_frame, evened_query
+from embedder_ros.models.nano.layout import DIM, FRAME, OBJECT_REST, ONE
 from embedder_ros.models.nano.manifest import read_manifest
-from embedder_ros.models.nano.query import EVENED, evened
 from embedder_ros.models.nano.text import MiniLM, parse
 from embedder_ros.types import UserError
 
@@ -114,20 +114,45 @@ def test_queries_are_alike_in_how_boxes_of_all_kinds_compare_with_them() -> None
     rng = np.random.default_rng(0)
     boxes = rng.normal(0, 0.1, (400, DIM)).astype(np.float32)
     boxes[:, 0] += 0.3  # what all boxes share
-    boxes[:, ONE] = 0.2
+    boxes[:, ONE], boxes[:, FRAME] = 0.2, 0
     usual, values, axes = boxes.mean(axis=0), *np.linalg.eigh(np.cov(boxes.T))
     spread = (axes * np.sqrt(np.maximum(values, 0))).T
     quiet, loud, like_all = np.zeros((3, DIM), np.float32)
     quiet[5], loud[6], like_all[[0, 7]] = 0.3, 0.95, 0.6
     before = boxes @ np.stack([quiet, loud, like_all]).T
-    rows = np.stack([evened(q, usual, spread) for q in (quiet, loud, like_all)])
+    rows = np.stack([evened_query(q, usual, spread) for q in (quiet, loud, like_all)])
     after = boxes @ rows.T
     relative = after.std(axis=0).max() / after.std(axis=0).min()
     assert relative == pytest.approx((before.std(axis=0).max() / before.std(axis=0).min()) ** (1 - EVENED), rel=0.02)
     assert np.ptp(after.mean(axis=0) / after.std(axis=0)) < 0.7 * np.ptp(before.mean(axis=0) / before.std(axis=0))
     assert np.linalg.norm(rows, axis=1).max() <= 1
-    long = evened(40 * loud, usual, spread)
+    long = evened_query(40 * loud, usual, spread)
     assert np.linalg.norm(long) == pytest.approx(1)
+
+
+def test_frames_are_evened_against_a_typical_query() -> None:
+    random, usual, typical = np.random.default_rng(0), *np.zeros((2, DIM), np.float32)
+    usual[0], typical[0] = 0.3, 0.5
+
+    def frame(like: float, count: int) -> np.ndarray:
+        rows = np.zeros((count + 1, DIM), np.float32)
+        rows[:, 0] = like
+        rows[:, 1] = random.uniform(0, 0.3, count + 1)
+        rows[:, OBJECT_REST] = np.sqrt(1 - (rows[:, :2] ** 2).sum(axis=1, keepdims=True))
+        return rows
+
+    query = np.zeros(DIM, np.float32)
+    query[FRAME] = evened_query(typical, usual + np.eye(DIM, dtype=np.float32)[ONE][0], usual[None])[FRAME]
+    for like in (0.22, 0.3, 0.36):
+        for count in (0, 1, 64):
+            before = frame(like, count)
+            after = evened_frame(before, usual, typical)
+            np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1, atol=1e-5)
+            moved = (after - before) @ query
+            wanted = LEVELLED * count / (count + FEW) * 0.5 * (0.3 - like)
+            np.testing.assert_allclose(moved, wanted, atol=1e-5, err_msg=f'{count} boxes like {like}')
+    blank = evened_frame(frame(0.0, 500), usual, typical)
+    assert np.abs(blank[:, FRAME]).max() < 0.3, 'a frame unlike any other is moved so far and no farther'
 
 
 def test_cache_forgets_the_text_unused_for_longest() -> None:

@@ -28,7 +28,9 @@ from embedder_ros.types import Calibration, FloatArray, box_iou
 
 WRONG = 1.5  # right answers that one wrong FOUND costs; raising it makes the robot ask more often
 PICKED = 0.5  # worth of picking one of several things that are meant, a right answer being 1
-FALSE = 0.04  # share of absent things that may be FOUND, or AMBIGUOUS, in each split; scenes not fitted on have more
+# Share of absent things, and of absent colours, that may be FOUND, or of both AMBIGUOUS, in each split; scenes not
+# fitted on have more.
+FALSE = 0.05
 FOUND, MARGIN = np.linspace(0.02, 0.6, 59), np.linspace(0.0, 0.3, 31)  # thresholds that are tried
 RIGHT, WRONG_BOX = 0.6, 0.2  # IoU from which a box shows the thing, and below which it does not
 
@@ -150,7 +152,11 @@ def _worth(results: Sequence[Result], found: float, margin: float) -> float:
     clear = np.array([r.margin >= margin for r in results])
     present, right = np.array([r.present for r in results]), np.array([r.right for r in results])
     several = np.array([r.several for r in results])
-    if not present.all() and max((enough & clear)[~present].mean(), (enough & ~clear)[~present].mean()) > FALSE:
+    kinds = np.array([r.kind for r in results])
+    absent = [~present & (kinds == kind) for kind in set(kinds[~present])]
+    if any((enough & clear)[kind].mean() > FALSE for kind in absent):
+        return -np.inf
+    if not present.all() and (enough & ~clear)[~present].mean() > FALSE:
         return -np.inf
     good = np.where(several, np.where(clear, PICKED, 1.0), clear) * (enough & right)
     wrong = enough & clear & present & ~right

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,8 @@ from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, THUMBNAIL,
 from embedder_ros.models.nano.image import CROP
 from embedder_ros.models.nano.layout import DIM, ONE
 from embedder_ros.models.nano.manifest import write_manifest
-from embedder_ros.models.nano.text import PROMPT_VERSION
+from embedder_ros.models.nano.query import composed
+from embedder_ros.models.nano.text import PROMPT_VERSION, ClassMixture
 from embedder_ros.training.network import (
     CLASS_ROWS,
     COCO_ROWS,
@@ -56,6 +57,7 @@ from embedder_ros.types import FloatArray
 Network = TypeVar('Network', bound=nn.Module)
 HEADS = 4  # of the head's transformer
 FRAMES, BOXES, DIRECTIONS = 60, 24, 48  # of each folder, of each frame, and of the boxes' covariance that are kept
+NAMES = 8  # class names, of which every such one asks for the typical query
 # Of the identity view; their squares sum to 1. More of pixels tells rendered things no better and real people worse.
 INDIVIDUAL_SHARE, PIXELS_SHARE, HISTOGRAM_SHARE = 0.74, 0.56, 0.3725
 
@@ -291,12 +293,13 @@ def _colours(net: _Layers, head: Head) -> str:
 
 def _joined(net: _Layers, head: Head, parts: dict[str, str]) -> str:
     """The published vector in the order of layout.py, length 1."""
-    shares = head.weights().tolist()
+    shares, nothing = head.weights().tolist(), net.times(net.columns('geometry', 0, 1), 0.0)
     scaled = [
         net.times(parts['meaning'], shares[0]),
         net.times(parts['classes'], shares[1]),
         net.times(parts['colour'], shares[2]),
-        net.times(net.graph.op('Add', net.times(net.columns('geometry', 0, 1), 0.0), net.number(1.0)), shares[3]),
+        net.sum(nothing, net.number(shares[3])),
+        nothing,  # the frame's, which evening fills
         net.times(parts['individual'], KEPT),
     ]
     vector = net.join(*scaled)
@@ -331,8 +334,16 @@ def write_texts(texts: Texts, bank: Bank, known: list[str], boxes: FloatArray, p
         'usual': boxes.mean(axis=0) * asked,
         'spread': (vectors * np.sqrt(np.maximum(values, 0))).T[-DIRECTIONS:],
     }
+    arrays['typical'] = typical(arrays, ClassMixture(bank.class_names, bank.class_rows))
     halves = {name: value.astype(np.float16) for name, value in arrays.items()}
     np.savez(path, allow_pickle=False, rows=bank.class_rows.astype(np.int16), **halves)
+
+
+def typical(maps: Mapping[str, FloatArray], mixture: ClassMixture) -> FloatArray:
+    """(D,) the mean query over trained nouns and some class names, as far as objects differ in it."""
+    nouns = np.concatenate([maps['known'], maps['names'][::NAMES]])
+    queries = np.stack([composed(noun, noun, (), maps, mixture) for noun in nouns])
+    return queries.mean(axis=0) * (np.arange(DIM) < ONE.stop)
 
 
 def write_proposals(network: Proposals, path: Path) -> None:

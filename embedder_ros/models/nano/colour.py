@@ -62,10 +62,9 @@ def describe(image: np.ndarray, boxes: FloatArray) -> FloatArray:
         names[around[:, outside]].mean(axis=1),
     ]
     thumbnail = inside.reshape(-1, 4, 4, 4, 4, 3).mean(axis=(2, 4)).reshape(len(boxes), -1) / 255
-    histogram = np.zeros((len(boxes), HISTOGRAM), np.float32)
-    rows = np.repeat(np.arange(len(boxes)), codes.shape[1])
-    np.add.at(histogram, (rows, bins[codes].reshape(-1)), 1 / codes.shape[1])
-    return np.concatenate([*shares, thumbnail, np.sqrt(histogram)], axis=1).astype(np.float32)
+    cells = HISTOGRAM * np.arange(len(boxes))[:, None] + bins[codes]
+    counts = np.bincount(cells.reshape(-1), minlength=len(boxes) * HISTOGRAM).reshape(-1, HISTOGRAM)
+    return np.concatenate([*shares, thumbnail, np.sqrt(counts / codes.shape[1])], axis=1).astype(np.float32)
 
 
 def _sample(image: np.ndarray, boxes: FloatArray) -> tuple[np.ndarray, np.ndarray]:

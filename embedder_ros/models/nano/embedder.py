@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """nano as an `Embedder`: one unit vector per box holds all the model knows about it, each part with a fitted share.
 
-    object   [ learned meaning | class mixture | colours | 1 | individual | rest ]
-    query    [ learned meaning | class mixture | colours | c |     0      | rest ]
+    object   [ learned meaning | class mixture | colours | 1 | frame | individual | rest ]
+    query    [ learned meaning | class mixture | colours | c |   1   |     0      | rest ]
 
 The cosine of the two is the fitted sum of the parts; 'rest' only fills a vector up to length 1, in a place of its own
 on each side.
@@ -17,6 +17,7 @@ import numpy as np
 from embedder_ros.inference.session import OnnxSession
 from embedder_ros.models.base import TextKind
 from embedder_ros.models.inputs import LastUsed, checked_frames, checked_texts
+from embedder_ros.models.nano.evening import evened_frame
 from embedder_ros.models.nano.image import Encoded, ImageEncoder
 from embedder_ros.models.nano.layout import DIM, IDENTITY
 from embedder_ros.models.nano.manifest import Manifest
@@ -95,7 +96,7 @@ class NanoEmbedder:
         inside = _inside(boxes.xyxy * np.tile(encoded.scale, 2), encoded.whole[0], frame.camera)
         regions = self._images.read(encoded, inside)
         out = self._head.run({name: getattr(regions, name) for name in regions.__slots__})
-        rows = unit_rows(out['embedding'])
+        rows = evened_frame(unit_rows(out['embedding']), self._queries.maps['usual'], self._queries.maps['typical'])
         objects, iou = rows[:-1], out['iou'][:-1]
         detailed = unit_rows(WHOLE * rows[-1] + unit_rows(iou @ objects)) if len(objects) else rows[-1]
         return Observation(
