@@ -297,24 +297,25 @@ class ModelInfo:
         calibration: how its cosines are read.
         identity_view: (D, K) float32 linear map to the part that compares individuals rather than kinds; None means
             the whole embedding.
+        identity_dims: numbers of an embedding that the view picks; None if it does more than that, or is None.
     """
 
     model_id: str
     dim: int
     calibration: Calibration
     identity_view: FloatArray | None = None
-    _picked: slice | NDArray[np.intp] | None = field(init=False, default=None, repr=False)
+    identity_dims: slice | NDArray[np.intp] | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.identity_view is not None:
-            object.__setattr__(self, '_picked', _picked_by(self.identity_view))
+            object.__setattr__(self, 'identity_dims', _picked_by(self.identity_view))
 
     def identity(self, embeddings: FloatArray) -> FloatArray:
         """(N, D) embeddings to (N, K) unit rows whose cosine compares individuals."""
         if self.identity_view is None:
             return embeddings
-        if self._picked is not None:
-            return unit_rows(embeddings[:, self._picked])
+        if self.identity_dims is not None:
+            return unit_rows(embeddings[:, self.identity_dims])
         return unit_rows(embeddings @ self.identity_view)
 
 

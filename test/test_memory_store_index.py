@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -52,9 +54,9 @@ def rows_of(kind: str, count: int) -> np.ndarray:
     return unit_rows((rng.standard_normal((count, DIM)) * scale) @ np.linalg.qr(rng.standard_normal((DIM, DIM)))[0])
 
 
-def filled(rows: np.ndarray) -> tuple[VectorIndex, np.ndarray]:
+def filled(rows: np.ndarray, aside: slice | np.ndarray | None = None) -> tuple[VectorIndex, np.ndarray]:
     """An index of OWNERS owners, filled in parts, and the owner of each row."""
-    index = VectorIndex(DIM, 10)
+    index = VectorIndex(DIM, 10, aside)
     owners = np.repeat(np.arange(OWNERS, dtype=np.int32), VIEWS)
     views = np.tile(np.arange(VIEWS, dtype=np.int32), OWNERS)
     for part in np.array_split(np.arange(len(rows)), 7):
@@ -92,11 +94,13 @@ def masks() -> dict[str, np.ndarray | None]:
     }
 
 
+# What is left aside is found as well: partly what texts have nothing in, or what all rows have.
+@pytest.mark.parametrize('aside', [None, slice(50, 80), np.arange(0, DIM, 7)])
 @pytest.mark.parametrize('together', [True, False])
 @pytest.mark.parametrize('kind', ['directions', 'clusters', 'even', 'hard'])
-def test_exact_search_is_brute_force(kind: str, together: bool) -> None:
+def test_exact_search_is_brute_force(kind: str, together: bool, aside: slice | np.ndarray | None) -> None:
     rows = rows_of(kind, OWNERS * VIEWS)
-    index, owners = filled(rows)
+    index, owners = filled(rows, aside)
     assert index._basis is not None, 'the rows have no heads'
     queries = queries_of(rows)
     for name, allowed in masks().items():
@@ -140,7 +144,7 @@ def test_approximate_search_finds_most(kind: str) -> None:
 
 def test_removed_rows_are_neither_found_nor_kept() -> None:
     rows = rows_of('clusters', OWNERS * VIEWS)
-    index, owners = filled(rows)
+    index, owners = filled(rows, slice(40, 60))
     gone = np.random.default_rng(6).permutation(OWNERS)[:200]
     index.remove(gone.tolist())
     assert index.count == VIEWS * 600
@@ -150,7 +154,7 @@ def test_removed_rows_are_neither_found_nor_kept() -> None:
         hits = index.search(query[None], 10)[0]
         np.testing.assert_allclose([c for _, c, _ in hits], best_of(rows, owners, query, stay, 10), atol=2e-6)
     assert not index._rows[index.count : len(rows)].any()
-    assert not any(heads[index.count : len(rows)].any() for heads in index._heads)
+    assert not any(column[index.count : len(rows)].any() for column in index._columns())
     new = rows_of('even', 3)
     index.add(np.full(3, 77, np.int32), np.arange(3, dtype=np.int32), new)
     assert index.search(new[1][None], 1)[0][0][0] == 77
@@ -187,6 +191,25 @@ def test_fewer_owners_than_wanted() -> None:
     index.add(np.array([0, 0, 0, 1, 1, 2], np.int32), np.array([0, 1, 2, 0, 1, 0], np.int32), rows)
     for queries in (rows[:1], rows):
         assert [sorted(o for o, _, _ in hits) for hits in index.search(queries, 10)] == [[0, 1, 2]] * len(queries)
+
+
+def test_vectors_left_aside_bound_texts_better() -> None:
+    rng, texts = np.random.default_rng(8), np.zeros((6, DIM))
+    rows = unit_rows(rows_of('directions', OWNERS * VIEWS) * np.where(np.arange(DIM) < 40, 2, 1))
+    texts[:, :40] = rng.standard_normal((6, 40))
+    left = []
+    for aside in (None, slice(40, DIM)):
+        index, counts = filled(rows, aside)[0], []
+        reach = index._reach
+
+        def counted(*arguments: Any, reach: Any = reach, counts: list[int] = counts) -> Any:
+            counts.append(len(found := reach(*arguments)))
+            return found
+
+        index._reach = counted  # type: ignore[method-assign]
+        index.search(unit_rows(texts), 10)
+        left.append(sum(counts))
+    assert left[1] < left[0]
 
 
 def test_the_store_searches_approximately_only_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ the first numbers of every vector in a basis fitted to the vectors (its `head`) 
 above, q.x <= q1.x1 + |q2||x2| (Cauchy and Schwarz), and only vectors whose bound reaches the k best found so far are
 compared further: first by more numbers of the head, then in full. The result is the same to float32 rounding, whatever
 the basis. A query that lies outside of what the basis covers is bounded badly and takes the full pass; where that would
-cost too much, `exact=False` compares only those whose heads are nearest.
+cost too much, `exact=False` compares only those whose heads are nearest. Numbers that texts have nothing in, those of
+individuals, are left out of the heads and bounded apart, so that they do not loosen the bounds of texts.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ class VectorIndex:
     Args:
         dim: D, length of the vectors.
         expected: rows for which memory is reserved; it is used only when they come.
+        aside: numbers of a vector that many queries have nothing in.
     """
 
-    def __init__(self, dim: int, expected: int = 0) -> None:
+    def __init__(self, dim: int, expected: int = 0, aside: slice | Rows | None = None) -> None:
         size = max(1024, min(expected, RESERVE // (4 * dim)))
         self.dim = dim
         self.count = 0
@@ -59,12 +61,18 @@ class VectorIndex:
         self._owner = np.empty(size, np.int32)
         self._view = np.empty(size, np.int32)
         self._most = 1  # views of the owner that has most
+        self._aside = np.zeros(dim, bool)
+        if aside is not None:
+            self._aside[aside] = True
         self._used = np.zeros(dim, bool)  # numbers that any row ever had; what a query has elsewhere meets nothing
         self._basis: FloatArray | None = None
         self._fitted = 0
         self._headed = 0  # rows whose heads are made; heads are used when that is all of them
         self._heads: list[FloatArray] = []  # (rows, part) for each of the parts
-        self._tails: list[FloatArray] = []  # (rows,) for each: how long what is left of the rows is
+        self._tails: list[
+            FloatArray
+        ] = []  # (rows,) for each: how long what is left of the rows is, but for what is aside
+        self._asides: FloatArray = np.empty(0, np.float32)  # (rows,) how long that is
 
     def add(self, owners: NDArray[np.int32], views: NDArray[np.int32], rows: FloatArray, *, fit: bool = True) -> None:
         """Append rows (n, D) with their owners (n,) and their places among the owner's views (n,).
@@ -92,6 +100,7 @@ class VectorIndex:
         self._fitted, self._basis = self.count, None
         rng = np.random.default_rng(0)
         sample = self._rows[np.sort(rng.choice(self.count, min(FIT_SAMPLE, self.count), replace=False))]
+        sample[:, self._aside] = 0
         basis: FloatArray = rng.standard_normal((sum(PARTS), self.dim), dtype=np.float32)
         for _ in range(3):  # subspace iteration: the directions that the rows vary most in, most important first
             yield
@@ -101,6 +110,7 @@ class VectorIndex:
         mine = self._basis = basis
         self._heads = [np.empty((len(self._rows), width), np.float32) for width in PARTS]
         self._tails = [np.empty(len(self._rows), np.float32) for _ in self._heads]
+        self._asides = np.empty(len(self._rows), np.float32)
         self._headed = 0
         while self._basis is mine and self._headed < self.count:
             yield
@@ -165,7 +175,8 @@ class VectorIndex:
 
         seeds = rows[np.concatenate(in_halves(len(rows), PARTS[0], begin))]
         enough = _kth(picked(self._rows, seeds, query), wanted) - ROUNDING
-        asked = _Asked(parts, _lengths_beyond(query, parts), enough, exact)
+        covered = np.where(self._aside, np.float32(0), query)
+        asked = _Asked(parts, _lengths_beyond(covered, parts), _length(query - covered), enough, exact)
 
         def narrow(start: int, stop: int) -> Rows:
             return start + self._reach(asked, 0, rows[start:stop], scores[start:stop], (stop - start) / len(rows))
@@ -197,7 +208,10 @@ class VectorIndex:
 
     def _reach(self, asked: _Asked, i: int, rows: Rows, scores: FloatArray, share: float) -> Rows:
         """Where those are that may reach what is enough, going by parts up to i; they are a share of all looked at."""
-        reach = np.flatnonzero(scores + asked.beyond[i] * _of(self._tails[i], rows) >= asked.enough)
+        most_like = scores + asked.beyond[i] * _of(self._tails[i], rows)
+        if asked.aside:
+            most_like += asked.aside * _of(self._asides, rows)
+        reach = np.flatnonzero(most_like >= asked.enough)
         if not asked.exact:
             most = int(share * APPROXIMATE / (*PARTS[1:], self.dim)[i])
             if len(reach) > most:
@@ -256,6 +270,9 @@ class VectorIndex:
         # One large product waits but once for BLAS's threads.
         head = rows @ self._basis.T if len(rows) > LARGE else products(rows, self._basis)
         left, start = np.einsum('ij,ij->i', rows, rows), 0
+        apart = rows[:, self._aside]
+        apart = np.einsum('ij,ij->i', apart, apart)
+        self._asides[which], left = np.sqrt(apart + SQUARES), left - apart
         for heads, tails in zip(self._heads, self._tails, strict=True):
             part = heads[which] = head[:, start : start + heads.shape[1]]
             start += part.shape[1]
@@ -271,18 +288,20 @@ class VectorIndex:
             if self._basis is not None:
                 self._heads = [_grown(array, grown, self.count) for array in self._heads]
                 self._tails = [_grown(array, grown, self.count) for array in self._tails]
+                self._asides = _grown(self._asides, grown, self.count)
 
     def _columns(self) -> list[NDArray[Any]]:
-        heads = [*self._heads, *self._tails] if self._basis is not None else []
+        heads = [*self._heads, *self._tails, self._asides] if self._basis is not None else []
         return [self._rows, self._owner, self._view, *heads]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """Of a query the parts of its head and the length of what is beyond each, and the cosine that is enough."""
+    """Of a query the parts of its head, the length of what is beyond each and aside, and the cosine that is enough."""
 
     parts: list[FloatArray]
     beyond: FloatArray
+    aside: float
     enough: float
     exact: bool
 
@@ -316,6 +335,10 @@ def _lengths_beyond(query: FloatArray, parts: list[FloatArray]) -> FloatArray:
     """(parts,) lengths of what is left of a query after each part."""
     left = float(query @ query) - np.cumsum([float(part @ part) for part in parts])
     return np.sqrt(np.maximum(left, 0) + SQUARES).astype(np.float32)
+
+
+def _length(vector: FloatArray) -> float:
+    return float(np.sqrt(vector @ vector))
 
 
 def _about_highest(scores: FloatArray, k: int) -> Rows:

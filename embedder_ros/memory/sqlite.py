@@ -63,7 +63,7 @@ class SqliteStore:
         self._scans = threading.Lock()
         self._failure: UserError | None = None
         self._catalogue = Catalogue(capacity)
-        self._index = VectorIndex(model.dim, capacity)
+        self._index = VectorIndex(model.dim, capacity, model.identity_dims)
         self._identity = self._index
         if model.identity_view is not None:
             self._identity = VectorIndex(model.identity_view.shape[1], capacity)
