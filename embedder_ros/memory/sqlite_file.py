@@ -24,7 +24,7 @@ from embedder_ros.types import UserError
 APPLICATION = int.from_bytes(b'emRo', 'big')
 VERSION = 1
 WAIT = 2.0  # seconds for another program's lock on the file
-PAGE = 8192  # five float16 vectors of 687 numbers; larger pages cost more per small change
+PAGE = 8192  # five float16 vectors of 688 numbers; larger pages cost more per small change
 
 _SCHEMA = """
 CREATE TABLE memories (

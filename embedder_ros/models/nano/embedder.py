@@ -98,7 +98,9 @@ class NanoEmbedder:
         out = self._head.run({name: getattr(regions, name) for name in regions.__slots__})
         rows = evened_frame(unit_rows(out['embedding']), self._queries.maps['usual'], self._queries.maps['typical'])
         objects, iou = rows[:-1], out['iou'][:-1]
-        detailed = unit_rows(WHOLE * rows[-1] + unit_rows(iou @ objects)) if len(objects) else rows[-1]
+        detailed = (
+            unit_rows(WHOLE * rows[-1] + unit_rows(np.einsum('i,ij', iou, objects))) if len(objects) else rows[-1]
+        )
         return Observation(
             frame.stamp, frame.camera, frame.frame_id, frame.width, frame.height,
             boxes.xyxy, boxes.objectness, iou, objects, np.stack([rows[-1], detailed]), self._info.model_id,

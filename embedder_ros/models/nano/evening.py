@@ -36,7 +36,7 @@ def evened_query(query: FloatArray, usual: FloatArray, spread: FloatArray) -> Fl
         usual: (D,) mean of the boxes' vectors.
         spread: (K, D) whose square is their covariance.
     """
-    scale = (SPREAD / max(float(np.linalg.norm(spread @ query)), SPREAD / 16)) ** EVENED
+    scale = (SPREAD / max(float(np.linalg.norm(np.einsum('ij,j', spread, query))), SPREAD / 16)) ** EVENED
     out = scale * query
     colourless = np.delete(usual * query, COLOUR).sum()
     out[ONE] -= CENTRED * scale * colourless / usual[ONE]
@@ -55,7 +55,7 @@ def evened_frame(objects: FloatArray, usual: FloatArray, typical: FloatArray) ->
         typical: (D,) mean of many queries.
     """
     boxes = objects[:-1]
-    unlike = len(boxes) * usual @ typical - (boxes @ typical).sum()
+    unlike = (len(boxes) * usual - boxes.sum(axis=0)) @ typical
     out = objects.copy()
     out[:, FRAME] = np.clip(LEVELLED * unlike / (len(boxes) + FEW) / CARRIED, -MOST, MOST)
     out[:, OBJECT_REST] = np.sqrt(np.maximum(out[:, OBJECT_REST] ** 2 - out[:, FRAME] ** 2, 0))

@@ -6,21 +6,16 @@ Every frame runs alone, so its result cannot depend on which other frames share 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from embedder_ros.inference.beside import Beside
 from embedder_ros.inference.session import OnnxSession, processors
 from embedder_ros.models.nano.colour import describe
 from embedder_ros.types import FloatArray, Frame, box_iou
-
-One = TypeVar('One')
-Other = TypeVar('Other')
 
 AREA = 640 * 480  # pixels the backbone sees; raising it finds smaller things and costs time in proportion
 STRIDE = 32
@@ -102,7 +97,7 @@ class ImageEncoder:
         self._backbone = OnnxSession(folder / 'backbone.onnx', device=device, threads=half)
         self._detector = OnnxSession(folder / 'detector.onnx', device=device, threads=half)
         self._regions = OnnxSession(folder / 'regions.onnx', device=device, threads=threads)
-        self._beside = ThreadPoolExecutor(1, 'nano') if threads != 1 else None
+        self._both = Beside(threads)
         self.device = self._backbone.device
 
     def encode(self, frame: Frame) -> Encoded:
@@ -136,13 +131,6 @@ class ImageEncoder:
         maps = {name: encoded.maps[name] for name in READ_MAPS}
         read, seen = self._both(lambda: self._regions.run(maps | inputs), pixels)
         return Regions(**read, **seen)
-
-    def _both(self, one: Callable[[], One], other: Callable[[], Other]) -> tuple[One, Other]:
-        """What both return, done at the same time if there are threads for it."""
-        if self._beside is None:
-            return one(), other()
-        begun = self._beside.submit(other)
-        return one(), begun.result()
 
     def _detect(self, image: np.ndarray) -> tuple[FloatArray, FloatArray]:
         found = self._detector.run({'image': resized(image, DETECTOR_SIDE, DETECTOR_SIDE)[None]})

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text to query vector: the text side of every part of nano's embedding, with its fitted share."""
+"""Text to query vector: the text side of every part of nano's embedding, with its fitted share.
+
+Products are np.einsum's: BLAS takes threads for them, which go on spinning where the networks want to run.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from embedder_ros.inference.beside import Beside
 from embedder_ros.models.nano.colour import COLOURS
 from embedder_ros.models.nano.evening import evened_query
 from embedder_ros.models.nano.layout import CLASSES, COLOUR, DIM, MEANING, ONE, QUERY_REST
@@ -27,11 +31,13 @@ class QueryEncoder:
             (384, 256), `offset` (4,) weights of HINTS, and `shares` (4,): meaning, classes, colours, offset; of boxes
             of all kinds the mean vector `usual` (D,) and `spread` (K, D), whose square is their covariance; and the
             mean `typical` (D,) of many queries.
-        threads: CPU threads of one network call.
+        threads: CPU threads of one query.
     """
 
     def __init__(self, manifest: Manifest, *, threads: int = 0) -> None:
-        self.language = MiniLM(manifest.folder / 'vocab.txt', sha256=manifest.text_sha256, threads=threads)
+        # So short a text is as quick in one thread.
+        self.language = MiniLM(manifest.folder / 'vocab.txt', sha256=manifest.text_sha256, threads=1)
+        self._both = Beside(threads)
         with np.load(manifest.folder / 'text.npz') as stored:
             arrays = {name: stored[name] for name in ARRAYS}
         self.maps = {name: value.astype(np.float32) for name, value in arrays.items() if name != 'rows'}
@@ -40,7 +46,10 @@ class QueryEncoder:
     def encode(self, text: str) -> FloatArray:
         """(D,) float32 unit query vector."""
         phrase = parse(text)
-        full, noun = self.language(phrase.full), self.language(phrase.noun)
+        if phrase.full == phrase.noun:
+            full = noun = self.language(phrase.noun)
+        else:
+            full, noun = self._both(lambda: self.language(phrase.full), lambda: self.language(phrase.noun))
         return composed(full, noun, phrase.colours, self.maps, self._mixture)
 
 
@@ -49,12 +58,12 @@ def composed(
 ) -> FloatArray:
     """(D,) float32 unit query vector of a phrase and its noun, both (384,) by MiniLM, and the colours it names."""
     classes, nearest = mixture(noun)
-    familiar = float((maps['known'] @ noun).max())
+    familiar = float(np.einsum('ij,j', maps['known'], noun).max())
     hints = np.array([familiar, nearest, bool(colours), 1.0], np.float32)
     meaning, kinds, colour, offset = maps['shares']
     query = np.zeros(DIM, np.float32)
-    query[MEANING] = meaning * gate(familiar) * unit_rows(full @ maps['meaning'])
-    query[CLASSES] = kinds * bounded(classes @ maps['classes'])
+    query[MEANING] = meaning * gate(familiar) * unit_rows(np.einsum('i,ij', full, maps['meaning']))
+    query[CLASSES] = kinds * bounded(np.einsum('i,ij', classes, maps['classes']))
     query[COLOUR] = colour * colour_vector(colours)
     query[ONE] = offset * np.tanh(hints @ maps['offset'])
     query = evened_query(query, maps['usual'], maps['spread'])

@@ -139,6 +139,6 @@ class ClassMixture:
 
     def __call__(self, noun: FloatArray) -> tuple[FloatArray, float]:
         """(C,) shares that sum to 1, and the similarity of the nearest class name."""
-        similar = np.maximum.reduceat(self._names @ noun, self._starts)
+        similar = np.maximum.reduceat(np.einsum('ij,j', self._names, noun), self._starts)
         shares = np.exp((similar - similar.max()) / self.temperature)
         return (shares / shares.sum()).astype(np.float32), float(similar.max())
