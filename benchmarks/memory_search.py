@@ -164,9 +164,9 @@ def writes(store: Any, model: ModelInfo, rows: np.ndarray, views: int) -> dict[s
     return result
 
 
-def index_alone(rows: np.ndarray, queries: dict[str, np.ndarray], k: int = 10) -> dict[str, Any]:
+def index_alone(model: ModelInfo, rows: np.ndarray, queries: dict[str, np.ndarray], k: int = 10) -> dict[str, Any]:
     """Milliseconds and recall of approximate and exact search in RAM, with filters."""
-    index = VectorIndex(rows.shape[1], len(rows))
+    index = VectorIndex(model.dim, len(rows), model.identity_dims)
     for start in range(0, len(rows), 50_000):
         part = rows[start : start + 50_000]
         owners = np.arange(start, start + len(part), dtype=np.int32)
@@ -231,7 +231,7 @@ def main() -> None:
         store.close()
         show(measured)
     for count in options.index:
-        measured[f'index alone, {count}'] = index_alone(noisy(base, count, rng), queries)
+        measured[f'index alone, {count}'] = index_alone(model, noisy(base, count, rng), queries)
     show(measured)
     print('written to', write_result('memory_search', measured, [KITCHEN / 'kitchen.mcap']))
 

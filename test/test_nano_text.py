@@ -135,9 +135,9 @@ def test_frames_are_evened_against_a_typical_query() -> None:
     usual[0], typical[0] = 0.3, 0.5
 
     def frame(like: float, count: int) -> np.ndarray:
-        rows = np.zeros((count + 1, DIM), np.float32)
+        rows = np.zeros((count, DIM), np.float32)
         rows[:, 0] = like
-        rows[:, 1] = random.uniform(0, 0.3, count + 1)
+        rows[:, 1] = random.uniform(0, 0.3, count)
         rows[:, OBJECT_REST] = np.sqrt(1 - (rows[:, :2] ** 2).sum(axis=1, keepdims=True))
         return rows
 

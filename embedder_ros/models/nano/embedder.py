@@ -96,11 +96,13 @@ class NanoEmbedder:
         inside = _inside(boxes.xyxy * np.tile(encoded.scale, 2), encoded.whole[0], frame.camera)
         regions = self._images.read(encoded, inside)
         out = self._head.run({name: getattr(regions, name) for name in regions.__slots__})
-        rows = evened_frame(unit_rows(out['embedding']), self._queries.maps['usual'], self._queries.maps['typical'])
+        rows = unit_rows(out['embedding'])
         objects, iou = rows[:-1], out['iou'][:-1]
         detailed = (
             unit_rows(WHOLE * rows[-1] + unit_rows(np.einsum('i,ij', iou, objects))) if len(objects) else rows[-1]
         )
+        # Whole frames are compared with each other, and stay as they are.
+        objects = evened_frame(objects, self._queries.maps['usual'], self._queries.maps['typical'])
         return Observation(
             frame.stamp, frame.camera, frame.frame_id, frame.width, frame.height,
             boxes.xyxy, boxes.objectness, iou, objects, np.stack([rows[-1], detailed]), self._info.model_id,

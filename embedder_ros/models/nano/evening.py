@@ -50,13 +50,12 @@ def evened_frame(objects: FloatArray, usual: FloatArray, typical: FloatArray) ->
     """Move all boxes of a frame so that a typical query is about as like them as it is like boxes of all kinds.
 
     Args:
-        objects: (N + 1, D) unit rows of one frame, the whole image last.
+        objects: (N, D) unit rows of one frame.
         usual: (D,) mean of many boxes' vectors.
         typical: (D,) mean of many queries.
     """
-    boxes = objects[:-1]
-    unlike = (len(boxes) * usual - boxes.sum(axis=0)) @ typical
+    unlike = (len(objects) * usual - objects.sum(axis=0)) @ typical
     out = objects.copy()
-    out[:, FRAME] = np.clip(LEVELLED * unlike / (len(boxes) + FEW) / CARRIED, -MOST, MOST)
+    out[:, FRAME] = np.clip(LEVELLED * unlike / (len(objects) + FEW) / CARRIED, -MOST, MOST)
     out[:, OBJECT_REST] = np.sqrt(np.maximum(out[:, OBJECT_REST] ** 2 - out[:, FRAME] ** 2, 0))
     return unit_rows(out)
