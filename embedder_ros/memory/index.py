@@ -69,10 +69,9 @@ class VectorIndex:
         self._fitted = 0
         self._headed = 0  # rows whose heads are made; heads are used when that is all of them
         self._heads: list[FloatArray] = []  # (rows, part) for each of the parts
-        self._tails: list[
-            FloatArray
-        ] = []  # (rows,) for each: how long what is left of the rows is, but for what is aside
-        self._asides: FloatArray = np.empty(0, np.float32)  # (rows,) how long that is
+        # (rows,) for each: how long what is left of the rows is, but for what is aside; and how long that is.
+        self._tails: list[FloatArray] = []
+        self._asides: FloatArray = np.empty(0, np.float32)
 
     def add(self, owners: NDArray[np.int32], views: NDArray[np.int32], rows: FloatArray, *, fit: bool = True) -> None:
         """Append rows (n, D) with their owners (n,) and their places among the owner's views (n,).

@@ -97,15 +97,14 @@ class NanoEmbedder:
         regions = self._images.read(encoded, inside)
         out = self._head.run({name: getattr(regions, name) for name in regions.__slots__})
         rows = unit_rows(out['embedding'])
-        objects, iou = rows[:-1], out['iou'][:-1]
-        detailed = (
-            unit_rows(WHOLE * rows[-1] + unit_rows(np.einsum('i,ij', iou, objects))) if len(objects) else rows[-1]
-        )
+        objects, whole, iou = rows[:-1], rows[-1], out['iou'][:-1]
+        fitting = np.einsum('i,ij', iou, objects)  # BLAS would take threads, see query.py
+        detailed = unit_rows(WHOLE * whole + unit_rows(fitting)) if len(objects) else whole
         # Whole frames are compared with each other, and stay as they are.
         objects = evened_frame(objects, self._queries.maps['usual'], self._queries.maps['typical'])
         return Observation(
             frame.stamp, frame.camera, frame.frame_id, frame.width, frame.height,
-            boxes.xyxy, boxes.objectness, iou, objects, np.stack([rows[-1], detailed]), self._info.model_id,
+            boxes.xyxy, boxes.objectness, iou, objects, np.stack([whole, detailed]), self._info.model_id,
         )  # fmt: skip
 
 
