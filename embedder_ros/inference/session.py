@@ -74,11 +74,6 @@ _NO_CUDA = (
 )
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 def read_weights(path: Path) -> bytes:
     """The file's content. Raises UserError when it is missing, empty or a Git LFS pointer."""
     try:

@@ -175,7 +175,7 @@ class VectorIndex:
         seeds = rows[np.concatenate(in_halves(len(rows), PARTS[0], begin))]
         enough = _kth(picked(self._rows, seeds, query), wanted) - ROUNDING
         covered = np.where(self._aside, np.float32(0), query)
-        asked = _Asked(parts, _lengths_beyond(covered, parts), _length(query - covered), enough, exact)
+        asked = _Asked(parts, _lengths_beyond(covered, parts), float(np.linalg.norm(query - covered)), enough, exact)
 
         def narrow(start: int, stop: int) -> Rows:
             return start + self._reach(asked, 0, rows[start:stop], scores[start:stop], (stop - start) / len(rows))
@@ -334,10 +334,6 @@ def _lengths_beyond(query: FloatArray, parts: list[FloatArray]) -> FloatArray:
     """(parts,) lengths of what is left of a query after each part."""
     left = float(query @ query) - np.cumsum([float(part @ part) for part in parts])
     return np.sqrt(np.maximum(left, 0) + SQUARES).astype(np.float32)
-
-
-def _length(vector: FloatArray) -> float:
-    return float(np.sqrt(vector @ vector))
 
 
 def _about_highest(scores: FloatArray, k: int) -> Rows:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -138,29 +138,33 @@ def thresholds(groups: Sequence[Sequence[Result]]) -> tuple[float, float]:
     One thing that is meant should be FOUND. Of several, asking back (AMBIGUOUS) is right, and picking one is half of
     that. A wrong FOUND costs WRONG right ones.
     """
-    best = (-np.inf, 1.0, 1.0)
+    worth, best = [_worth(results) for results in groups], (-np.inf, 1.0, 1.0)
     for margin in MARGIN:
         for found in FOUND:
-            worths = [_worth(results, found, margin) for results in groups]
-            best = max(best, (float(np.mean(worths)), float(found), float(margin)))
+            mean = float(np.mean([of_split(found, margin) for of_split in worth]))
+            best = max(best, (mean, float(found), float(margin)))
     return best[1], best[2]
 
 
-def _worth(results: Sequence[Result], found: float, margin: float) -> float:
-    """Mean worth of the answers about what is there, -inf where too much is answered about what is not."""
-    enough = np.array([r.score >= found for r in results])
-    clear = np.array([r.margin >= margin for r in results])
+def _worth(results: Sequence[Result]) -> Callable[[float, float], float]:
+    """By `found` and `margin` the mean worth of answers, -inf where too much that is not there is answered."""
+    scores, margins = np.array([r.score for r in results]), np.array([r.margin for r in results])
     present, right = np.array([r.present for r in results]), np.array([r.right for r in results])
     several = np.array([r.several for r in results])
     kinds = np.array([r.kind for r in results])
     absent = [~present & (kinds == kind) for kind in set(kinds[~present])]
-    if any((enough & clear)[kind].mean() > FALSE for kind in absent):
-        return -np.inf
-    if not present.all() and (enough & ~clear)[~present].mean() > FALSE:
-        return -np.inf
-    good = np.where(several, np.where(clear, PICKED, 1.0), clear) * (enough & right)
-    wrong = enough & clear & present & ~right
-    return float((good.sum() - WRONG * wrong.sum()) / max(1, present.sum()))
+
+    def worth(found: float, margin: float) -> float:
+        enough, clear = scores >= found, margins >= margin
+        if any((enough & clear)[kind].mean() > FALSE for kind in absent):
+            return -np.inf
+        if not present.all() and (enough & ~clear)[~present].mean() > FALSE:
+            return -np.inf
+        good = np.where(several, np.where(clear, PICKED, 1.0), clear) * (enough & right)
+        wrong = enough & clear & present & ~right
+        return float((good.sum() - WRONG * wrong.sum()) / max(1, present.sum()))
+
+    return worth
 
 
 def store(folder: Path, calibration: Calibration) -> None:

@@ -334,7 +334,7 @@ def write_texts(texts: Texts, bank: Bank, known: list[str], boxes: FloatArray, p
         'usual': boxes.mean(axis=0) * asked,
         'spread': (vectors * np.sqrt(np.maximum(values, 0))).T[-DIRECTIONS:],
     }
-    arrays['typical'] = typical(arrays, ClassMixture(bank.class_names, bank.class_rows))
+    arrays['typical'] = typical(arrays, bank.class_mixture)
     halves = {name: value.astype(np.float16) for name, value in arrays.items()}
     np.savez(path, allow_pickle=False, rows=bank.class_rows.astype(np.int16), **halves)
 

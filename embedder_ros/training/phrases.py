@@ -50,7 +50,7 @@ class Bank:
         flat = [(n.lower(), row) for row, names in enumerate(classes) for n in names]
         self.class_names = np.stack([self.vector(name) for name, _ in flat])
         self.class_rows = np.array([row for _, row in flat])
-        self._mixture = ClassMixture(self.class_names, self.class_rows)
+        self.class_mixture = ClassMixture(self.class_names, self.class_rows)
         self._near: dict[tuple[str, tuple[str, ...]], bool] = {}
         self._mixtures: dict[str, tuple[FloatArray, float]] = {}
 
@@ -68,7 +68,7 @@ class Bank:
     def mixture(self, noun: str) -> tuple[FloatArray, float]:
         """Class shares of a noun and the similarity of the nearest class name."""
         if noun not in self._mixtures:
-            self._mixtures[noun] = self._mixture(self.vector(noun))
+            self._mixtures[noun] = self.class_mixture(self.vector(noun))
         return self._mixtures[noun]
 
     def batch(self, asked: list[Asked]) -> dict[str, FloatArray]:

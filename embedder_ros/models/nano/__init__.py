@@ -25,7 +25,7 @@ def load(
         folder: holds nano.json and the files it lists.
         device: 'auto', 'cpu' or 'cuda'.
         precision: 'auto' or 'fp32'; nano's weights are stored in half precision and always computed in single.
-        threads: CPU threads of one network call; 0 lets the runtime choose.
+        threads: CPU threads of one frame or text; 0 takes as many as there are processors.
 
     Raises:
         UserError: a file is missing, damaged, or of another version; the text tower's package is missing; no such

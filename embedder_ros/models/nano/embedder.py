@@ -35,7 +35,7 @@ class NanoEmbedder:
     Args:
         manifest: the checked model folder.
         device: 'auto', 'cpu' or 'cuda'.
-        threads: CPU threads of one network call; 0 lets the runtime choose.
+        threads: CPU threads of one frame or text; 0 takes as many as there are processors.
     """
 
     def __init__(self, manifest: Manifest, *, device: str = 'auto', threads: int = 0) -> None:

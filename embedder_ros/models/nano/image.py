@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from embedder_ros.inference.beside import Beside
-from embedder_ros.inference.session import OnnxSession, processors
+from embedder_ros.inference.session import OnnxSession
 from embedder_ros.models.nano.colour import describe
 from embedder_ros.types import FloatArray, Frame, box_iou
 
@@ -93,11 +93,10 @@ class ImageEncoder:
     """
 
     def __init__(self, folder: Path, *, device: str, threads: int) -> None:
-        half = max(1, (threads or processors()) // 2)
-        self._backbone = OnnxSession(folder / 'backbone.onnx', device=device, threads=half)
-        self._detector = OnnxSession(folder / 'detector.onnx', device=device, threads=half)
-        self._regions = OnnxSession(folder / 'regions.onnx', device=device, threads=threads)
         self._both = Beside(threads)
+        self._backbone = OnnxSession(folder / 'backbone.onnx', device=device, threads=self._both.each)
+        self._detector = OnnxSession(folder / 'detector.onnx', device=device, threads=self._both.each)
+        self._regions = OnnxSession(folder / 'regions.onnx', device=device, threads=threads)
         self.device = self._backbone.device
 
     def encode(self, frame: Frame) -> Encoded:
