@@ -18,18 +18,19 @@ from embedder_ros.types import UserError
 NETWORK = WEIGHTS / 'proposals.onnx'
 
 
-def maps(width: int = 64, height: int = 96) -> dict[str, np.ndarray]:
+def seen(width: int = 64, height: int = 96) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     sizes = {'s4': (24, 4), 's8': (40, 8), 's16': (112, 16), 's32': (320, 32)}
-    return {
+    maps = {
         name: rng.normal(size=(1, channels, height // stride, width // stride)).astype(np.float32)
         for name, (channels, stride) in sizes.items()
     }
+    return {'image': rng.integers(0, 256, (1, height, width, 3), np.uint8)} | maps
 
 
 def test_runs_by_name_and_says_where() -> None:
     session = OnnxSession(NETWORK, device='cpu', threads=1)
-    out = session.run(maps())
+    out = session.run(seen())
     assert session.device == 'cpu'
     assert out['boxes'].shape == (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3, 4)
     assert out['objectness'].shape == (len(out['boxes']),)

@@ -7,6 +7,7 @@ Needs torch and onnx.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
 from embedder_ros.training import export, extract, localise, train, train_identity, train_proposals  # noqa: E402
 from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, shades  # noqa: E402
-from embedder_ros.training.photos import Sample, Single, Thing, alone, altered, mosaics  # noqa: E402
+from embedder_ros.training.photos import Sample, Single, Thing, alone, altered, mosaics, recoloured  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
 from embedder_ros.types import Frame, box_iou  # noqa: E402
 
@@ -101,6 +102,39 @@ def test_a_whole_image_shows_what_any_thing_in_it_is_called() -> None:
         wrong = right.clone()
         wrong[0, column] *= -1
         assert train.image_loss(wrong, asked, [frame]) > 0.9, asked[column]
+
+
+def test_a_recoloured_frame_keeps_its_boxes_and_no_colour() -> None:
+    hues = set()
+    for number in range(4):
+        sample = drawn(number)
+        other = next(recoloured([sample]))
+        for thing in other.things:
+            x0, y0, x1, y1 = thing.box.astype(int)
+            inside, around = other.image[y0 + 5 : y1 - 5, x0 + 5 : x1 - 5], other.image[y0 - 20 : y0 - 5, x0:x1]
+            assert np.abs(inside.mean((0, 1)) - around.mean((0, 1))).max() > 25, 'the block is in its box'
+            assert thing.colours == () and thing.names == ('block', 'cube')
+            hues.add(int(inside.mean((0, 1)).argmax()))
+        assert {t.instance for t in other.things} == {t.instance for t in sample.things}
+    assert len(hues) > 1
+
+
+def test_a_window_shows_what_its_frame_shows_there(data: Path) -> None:
+    frame = train_proposals.load(min(data.glob('*.json')))
+    thin = np.array([[500.0, 300, 540, 308]], np.float32)
+    frame = dataclasses.replace(frame, boxes=np.concatenate([frame.boxes, thin]))
+    rng, around, places = np.random.default_rng(0), 0, set()
+    for _ in range(40):
+        part = train_proposals.window(frame, rng)
+        x, y = (frame.boxes - part.boxes)[0, :2].astype(int)
+        width, height = train_proposals.WINDOW
+        assert np.array_equal(part.image, frame.image[y : y + height, x : x + width])
+        for cut, whole, stride in zip(part.maps, frame.maps, train_proposals.STRIDES, strict=True):
+            assert cut.shape[-2:] == (height // stride, width // stride)
+            assert np.array_equal(cut, whole[..., y // stride :, x // stride :][..., : cut.shape[2], : cut.shape[3]])
+        around += (part.boxes[-1] >= 0).all() and (part.boxes[-1, 2:] <= [width, height]).all()
+        places.add((x, y))
+    assert around >= 25 and len(places) > 8
 
 
 def test_an_altered_photo_keeps_its_thing_in_its_box() -> None:
@@ -233,10 +267,10 @@ def test_exported_proposals_are_the_trained_ones(data: Path, tmp_path: Path) -> 
     torch.manual_seed(0)
     network = train_proposals.fit([f for f in frames if f is not None], 2)
     export.write_proposals(network, tmp_path / 'proposals.onnx')
-    maps = [m.astype(np.float32) for m in frames[0][0]]
-    got = OnnxSession(tmp_path / 'proposals.onnx').run(dict(zip(MAPS, maps, strict=True)))
+    image, maps = frames[0].image[None], [m.astype(np.float32) for m in frames[0].maps]
+    got = OnnxSession(tmp_path / 'proposals.onnx').run({'image': image} | dict(zip(MAPS, maps, strict=True)))
     with torch.no_grad():
-        scores, edges = network(*(torch.from_numpy(m) for m in maps))
+        scores, edges = network(*(torch.from_numpy(m) for m in (image, *maps)))
     want = torch.cat([torch.sigmoid(s).flatten() for s in scores]).numpy()
     np.testing.assert_allclose(got['objectness'], want, atol=0.01)
     wide = torch.cat([(e[..., 0] + e[..., 2]).flatten() for e in edges]).numpy()

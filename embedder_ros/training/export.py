@@ -31,12 +31,12 @@ from embedder_ros.models.nano.text import PROMPT_VERSION, ClassMixture
 from embedder_ros.training.network import (
     CLASS_ROWS,
     COCO_ROWS,
-    CROP_MEAN,
-    CROP_SPREAD,
     DARK,
     FEATURES,
     FLOOR,
     KEPT,
+    PIXEL_MEAN,
+    PIXEL_SPREAD,
     POOLED,
     SHADES,
     TOKEN_CHANNELS,
@@ -260,9 +260,7 @@ def _tokens(net: _Layers, head: Head, base: str) -> tuple[str, str]:
 def _pixels(net: _Layers, crops: Crops) -> str:
     """(N + 1, PIXELS_DIM) unit rows of `Crops`."""
     graph, maps = net.graph, _Maps(net.graph)
-    planes = graph.op('Cast', graph.op('Transpose', 'crops', perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
-    value = net.times(net.sum(planes, net.number(-255 * CROP_MEAN)), 1 / (255 * CROP_SPREAD))
-    value = maps.towers(crops.body, value)
+    value = maps.towers(crops.body, maps.centred('crops'))
     value = graph.op('Add', value, maps.stack(crops.last, value))
     side = CROP // 8
     inner = graph.op('Slice', value, *(graph.constant(np.array(v)) for v in ([1, 1], [side - 1] * 2, [2, 3])))
@@ -347,7 +345,7 @@ def typical(maps: Mapping[str, FloatArray], mixture: ClassMixture) -> FloatArray
 
 
 def write_proposals(network: Proposals, path: Path) -> None:
-    """Feature maps -> boxes (M, 4) in pixels of the backbone's input and objectness (M,)."""
+    """Image (1, H, W, 3) uint8 and feature maps -> boxes (M, 4) in pixels of that image and objectness (M,)."""
     graph = GraphWriter()
     net = _Maps(graph)
     p5 = net.conv(network.lateral[2], 's32')
@@ -355,8 +353,11 @@ def write_proposals(network: Proposals, path: Path) -> None:
     p3 = graph.op('Add', net.conv(network.lateral[0], 's8'), net.enlarged(p4, 's8'))
     levels = [net.stack(smooth, value) for smooth, value in zip(network.smooth, (p3, p4, p5), strict=True)]
     above = net.enlarged(net.conv(network.fine['above'], levels[0]), 's4')
-    fine = graph.op('Relu', graph.op('Add', net.conv(network.fine['lateral'], 's4'), above))
-    fine = net.conv(network.fine['found'], net.towers(network.fine['tower'], fine))
+    pixels = net.towers(network.fine['pixels'], net.centred('image'))
+    fine = graph.op('Relu', graph.op('Sum', pixels, net.conv(network.fine['lateral'], 's4'), above))
+    for block in network.fine['tower']:
+        fine = graph.op('Add', fine, net.stack(block, fine))
+    fine = net.conv(network.fine['found'], fine)
     sizes = graph.constant(np.array([1, 4]))
     found = [tuple(graph.op('Split', fine, sizes, outputs=2, axis=1))]
     for value in levels:
@@ -368,7 +369,8 @@ def write_proposals(network: Proposals, path: Path) -> None:
         scores.append(graph.op('Reshape', graph.op('Sigmoid', score), graph.constant(np.array([-1]))))
     outputs = {'boxes': graph.op('Concat', *boxes, axis=0), 'objectness': graph.op('Concat', *scores, axis=0)}
     channels = {'s4': 24, 's8': 40, 's16': 112, 's32': 320}
-    inputs = {n: (TensorProto.FLOAT, [1, c, f'{n}_h', f'{n}_w']) for n, c in channels.items()}
+    inputs: dict[str, Any] = {'image': (TensorProto.UINT8, [1, 'H', 'W', 3])}
+    inputs |= {n: (TensorProto.FLOAT, [1, c, f'{n}_h', f'{n}_w']) for n, c in channels.items()}
     graph.save(path, inputs, outputs, {'boxes': ['M', 4], 'objectness': ['M']})
 
 
@@ -377,6 +379,12 @@ class _Maps:
 
     def __init__(self, graph: GraphWriter) -> None:
         self.graph = graph
+
+    def centred(self, images: str) -> str:
+        """`network.centred` of a uint8 input."""
+        planes = self.graph.op('Cast', self.graph.op('Transpose', images, perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
+        moved = self.graph.op('Add', planes, self._number(-255 * PIXEL_MEAN))
+        return self.graph.op('Mul', moved, self._number(1 / (255 * PIXEL_SPREAD)))
 
     def conv(self, layer: nn.Conv2d, value: str, norm: nn.BatchNorm2d | None = None) -> str:
         if norm is not None:

@@ -3,8 +3,8 @@
 
     python -m embedder_ros.training.extract --weights WEIGHTS --source render:FOLDER --out OUT
 
-Sources: render:FOLDER, bag:FOLDER, kitchen:FOLDER, kitchen-held:FOLDER, and alone:COUNT:SEED, mosaic:COUNT:SEED and
-mosaic-held:COUNT:SEED (these need --photos and --classes).
+Sources: render:FOLDER, recoloured:FOLDER, bag:FOLDER, kitchen:FOLDER, kitchen-held:FOLDER, and alone:COUNT:SEED,
+mosaic:COUNT:SEED and mosaic-held:COUNT:SEED (these need --photos and --classes).
 One .npz and .json a frame; frames already there are skipped, so a stopped run continues.
 """
 
@@ -28,6 +28,7 @@ from embedder_ros.training.photos import (
     class_names,
     kitchen,
     mosaics,
+    recoloured,
     recorded,
     rendered,
     single_things,
@@ -53,7 +54,9 @@ def main() -> None:
         '--coco', type=Path, help='COCO names, one a line, to name what the detector is sure of on photos'
     )
     parser.add_argument('--copies', type=int, default=0, help='altered copies of each kitchen photo')
-    parser.add_argument('--maps', action='store_true', help='also keep the feature maps, for the proposal head')
+    parser.add_argument(
+        '--maps', action='store_true', help='also keep the image and feature maps, for the proposal head'
+    )
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     encoder = ImageEncoder(args.weights, device='cpu', threads=2)
@@ -71,6 +74,8 @@ def samples(source: str, photos: Path | None, classes: Path | None, copies: int 
     kind, _, rest = source.partition(':')
     if kind == 'render':
         return rendered(Path(rest))
+    if kind == 'recoloured':
+        return recoloured(rendered(Path(rest)))
     if kind == 'bag':
         return recorded(Path(rest))
     if kind in ('kitchen', 'kitchen-held'):
@@ -103,7 +108,8 @@ def keep(
     regions = encoder.read(encoded, boxes)
     arrays = {name: getattr(regions, name) for name in regions.__slots__}
     arrays = {name: value.astype(np.float16) if value.dtype.kind == 'f' else value for name, value in arrays.items()}
-    arrays |= {f'map_{n}': encoded.maps[n].astype(np.float16) for n in PROPOSAL_MAPS if maps}
+    if maps:
+        arrays |= {'image': encoded.image} | {f'map_{n}': encoded.maps[n].astype(np.float16) for n in PROPOSAL_MAPS}
     size = encoded.whole[0, 2:]
     np.savez(out / f'{sample.key}.npz', boxes=boxes, truth=truth, size=size, **arrays)
     things = [{'names': t.names, 'colours': t.colours, 'instance': t.instance, 'part': t.part} for t in sample.things]

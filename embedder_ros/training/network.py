@@ -17,7 +17,7 @@ WIDTH = 160
 FEATURES, POOLED, CLASS_ROWS, COCO_ROWS, TOKEN_CHANNELS, TOKENS = 2928, 1280, 1000, 80, 320, 48
 SHADES = 48  # of a box's 4 x 4 cells, three colours each
 CROP_CHANNELS = (24, 48, 64, 96)
-CROP_MEAN, CROP_SPREAD = 0.45, 0.25  # of pixels in 0..1, to about -2..2
+PIXEL_MEAN, PIXEL_SPREAD = 0.45, 0.25  # of pixels in 0..1, to about -2..2
 DARK = 0.05  # added to a brightness before its logarithm
 
 KEPT = 0.2  # share of the individual part in an object vector
@@ -27,6 +27,11 @@ FLOOR = 0.06  # root of a class's probability below which it says nothing: the t
 def bounded(rows: Tensor) -> Tensor:
     """Shorten rows to below length 1 and keep short ones almost as they are."""
     return rows / torch.sqrt(1.0 + rows.square().sum(-1, keepdim=True))
+
+
+def centred(images: Tensor) -> Tensor:
+    """(B, H, W, 3) of 0..255 to (B, 3, H, W) of about -2..2."""
+    return (images.permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_SPREAD
 
 
 class Crops(nn.Module):
@@ -48,7 +53,7 @@ class Crops(nn.Module):
             shade: (K, SHADES) of `shades`.
             geometry: (K, 6), of which size and aspect are read.
         """
-        value = self.body((crops.permute(0, 3, 1, 2).float() / 255 - CROP_MEAN) / CROP_SPREAD)
+        value = self.body(centred(crops))
         value = value + self.last(value)
         half = value.shape[-1] // 2
         upper, lower, middle = value[:, :, :half], value[:, :, -half:], value[:, :, 1:-1, 1:-1]
@@ -151,26 +156,28 @@ class Texts(nn.Module):
 class Proposals(nn.Module):
     """Anchor-free boxes from the backbone's maps: how good a box starts here, and its edges.
 
-    The level at stride 4 is for thin things such as handles, and narrow, since it has three quarters of all cells.
+    The level at stride 4 is for thin things such as handles. It also looks at the pixels: the backbone's first map does
+    not tell where exactly a thing of 8 pixels ends. It is narrow, since it has three quarters of all cells.
     """
 
-    channels, fine_channels = 64, 32
+    channels, fine_channels, pixel_channels = 64, 48, 24
     reach = (10.0, 24.0, 64.0, 160.0)  # typical distance from a cell to its box's edges per level, pixels
 
     def __init__(self) -> None:
         super().__init__()
-        wide, thin = self.channels, self.fine_channels
+        wide, thin, pixel = self.channels, self.fine_channels, self.pixel_channels
         self.lateral = nn.ModuleList([nn.Conv2d(c, wide, 1) for c in (40, 112, 320)])
         self.smooth = nn.ModuleList([_conv(wide, wide) for _ in range(3)])
-        self.score_tower = nn.Sequential(_separable(wide), _separable(wide))
-        self.edge_tower = nn.Sequential(_separable(wide), _separable(wide))
+        self.score_tower = nn.Sequential(_separable(wide, wide), _separable(wide, wide))
+        self.edge_tower = nn.Sequential(_separable(wide, wide), _separable(wide, wide))
         self.score = nn.Conv2d(wide, 1, 3, padding=1)
         self.edges = nn.Conv2d(wide, 4, 3, padding=1)
         self.fine = nn.ModuleDict(
             {
+                'pixels': nn.Sequential(_conv(3, pixel, 2, kernel=5), _separable(pixel, thin, 2, kernel=5)),
                 'lateral': nn.Conv2d(24, thin, 1),
                 'above': nn.Conv2d(wide, thin, 1),
-                'tower': nn.Sequential(_separable(thin), _separable(thin)),
+                'tower': nn.Sequential(*(_separable(thin, thin, kernel=5) for _ in range(3))),
                 'found': nn.Conv2d(thin, 5, 3, padding=1),  # score and edges
             }
         )
@@ -179,14 +186,27 @@ class Proposals(nn.Module):
         nn.init.zeros_(self.fine['found'].weight)
         nn.init.constant_(self.fine['found'].bias[:1], -3.5)
 
-    def forward(self, s4: Tensor, s8: Tensor, s16: Tensor, s32: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Per level score logits (B, h, w) and distances to left, top, right, bottom edges (B, h, w, 4) in pixels."""
+    def forward(
+        self, image: Tensor, s4: Tensor, s8: Tensor, s16: Tensor, s32: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level score logits (B, h, w) and distances to left, top, right, bottom edges (B, h, w, 4) in pixels.
+
+        Args:
+            image: (B, H, W, 3), values 0..255, at the backbone's size.
+            s4: (B, 24, H / 4, W / 4), the backbone's map at that stride.
+            s8: (B, 40, H / 8, W / 8).
+            s16: (B, 112, H / 16, W / 16).
+            s32: (B, 320, H / 32, W / 32).
+        """
         p5 = self.lateral[2](s32)
         p4 = self.lateral[1](s16) + F.interpolate(p5, size=s16.shape[-2:], mode='nearest')
         p3 = self.lateral[0](s8) + F.interpolate(p4, size=s8.shape[-2:], mode='nearest')
         levels = [smooth(value) for smooth, value in zip(self.smooth, (p3, p4, p5), strict=True)]
         above = F.interpolate(self.fine['above'](levels[0]), size=s4.shape[-2:], mode='nearest')
-        fine = self.fine['found'](self.fine['tower'](F.relu(self.fine['lateral'](s4) + above)))
+        fine = F.relu(self.fine['pixels'](centred(image)) + self.fine['lateral'](s4) + above)
+        for block in self.fine['tower']:
+            fine = fine + block(fine)
+        fine = self.fine['found'](fine)
         scores, edges = [fine[:, :1]], [fine[:, 1:]]
         for value in levels:
             scores.append(self.score(self.score_tower(value)))
@@ -195,10 +215,11 @@ class Proposals(nn.Module):
         return [s[:, 0] for s in scores], [r.permute(0, 2, 3, 1) for r in reached]
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
+def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def _separable(wide: int) -> nn.Sequential:
-    depthwise = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
-    return nn.Sequential(depthwise, nn.Conv2d(wide, wide, 1), nn.BatchNorm2d(wide), nn.ReLU())
+def _separable(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    depthwise = nn.Conv2d(inputs, inputs, kernel, stride, padding=kernel // 2, groups=inputs)
+    return nn.Sequential(depthwise, nn.Conv2d(inputs, outputs, 1), nn.BatchNorm2d(outputs), nn.ReLU())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,23 @@ def rendered(folder: Path) -> Iterator[Sample]:
         things = [_rendered_thing(o, scene) for o in frame['objects'] if o['visible'] > SEEN]
         key = f'{folder.name}_{Path(frame["file"]).stem}'
         yield Sample(key, read_image(folder / frame['file']), things, group=scene)
+
+
+def recoloured(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Frames mirrored, in other hues and another light, to learn where things are: names of colours no longer hold."""
+    for sample in samples:
+        key = f'{sample.key}_recoloured'
+        rng = np.random.default_rng(int.from_bytes(key.encode()[-24:], 'big'))
+        hue, saturation, value = cv2.split(cv2.cvtColor(sample.image[:, ::-1], cv2.COLOR_RGB2HSV).astype(np.float32))
+        hue = (hue + rng.uniform(0, 180)) % 180
+        turned = cv2.merge([hue, saturation * rng.uniform(0.7, 1.2), value * rng.uniform(0.6, 1.25)])
+        image = cv2.cvtColor(turned.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
+        if rng.random() < 0.3:
+            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.0))
+        image = (image + rng.normal(0, rng.uniform(0, 5), image.shape)).clip(0, 255).astype(np.uint8)
+        sign, width = np.array([-1, 1, -1, 1], np.float32), image.shape[1]
+        things = [replace(t, box=sign * t.box[[2, 1, 0, 3]] + [width, 0, width, 0], colours=()) for t in sample.things]
+        yield replace(sample, key=key, image=image, things=things)
 
 
 def recorded(bag: Path) -> Iterator[Sample]:

@@ -3,14 +3,16 @@
 
     python -m embedder_ros.training.train_proposals --data FOLDER [FOLDER ...] --out OUT
 
-Frames need `--maps` in stage 1. Labels are the rendered objects and parts; on photos, where only some things are
-labelled, the detector's confident boxes are added as a teacher's. Writes proposals.pt.
+Frames need `--maps` in stage 1; all are kept in memory, 3 MB each. Labels are the rendered objects and parts; on
+photos, where only some things are labelled, the detector's confident boxes are added as a teacher's. Writes
+proposals.pt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,27 @@ STRIDES = tuple(int(name[1:]) for name in MAPS)
 RANGES = ((0, 200), (0, 96), (48, 260), (180, 1e9))
 THIN = 24  # pixels; shorter side up to which the finest level answers for a box
 UNLABELLED = (0.5, 0.15, 0.15, 0.15)  # weight of what is labelled nothing where not all is labelled, by level
-BATCH = 8
+BATCH = 8  # whole frames
+WINDOW = (256, 192)  # pixels, width and height, of what the finest level is shown when it is trained alone
+WINDOWS = 16  # of those to a batch
+AROUND = 0.75  # share of windows around a thin thing; few cells of a whole frame are near one
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """A frame, or a window of one.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        maps: the backbone's, (1, C, h, w) float16 each, in the order of STRIDES.
+        boxes: (K, 4) labelled boxes in pixels of the image.
+        complete: whether all is labelled.
+    """
+
+    image: np.ndarray
+    maps: tuple[np.ndarray, ...]
+    boxes: np.ndarray
+    complete: bool
 
 
 def main() -> None:
@@ -37,35 +59,47 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=600)
     parser.add_argument('--start', type=Path, help='continue from proposals.pt in this folder')
     parser.add_argument('--only-fine', action='store_true', help='leave all but the finest level as they are')
+    parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
-    torch.manual_seed(0)
     torch.set_num_threads(2)
     labels = [path for folder in args.data for path in sorted(folder.glob('*.json'))]
     frames = [f for f in (load(path) for path in tqdm(labels, desc='frames')) if f is not None]
-    network = fit(frames, args.steps, args.start, only_fine=args.only_fine)
+    network = fit(frames, args.steps, args.start, only_fine=args.only_fine, seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), args.out / 'proposals.pt')
 
 
-def load(label: Path) -> tuple[list[np.ndarray], np.ndarray, bool] | None:
-    """Feature maps, labelled boxes (K, 4) in pixels, whether all is labelled; None without maps or of another size."""
+def load(label: Path) -> Labelled | None:
+    """What stage 1 kept of a frame; None without maps or of another size."""
     with np.load(label.with_suffix('.npz')) as stored:
         if 'map_s4' not in stored or stored['map_s8'].shape[-2:] != (60, 80):
             return None
-        maps = [stored[f'map_s{stride}'] for stride in STRIDES]
-        return maps, stored['truth'], json.loads(label.read_text())['complete']
+        maps = tuple(stored[f'map_s{stride}'] for stride in STRIDES)
+        return Labelled(stored['image'], maps, stored['truth'], json.loads(label.read_text())['complete'])
+
+
+def window(frame: Labelled, rng: np.random.Generator) -> Labelled:
+    """A part of a frame, WINDOW large, mostly one with a thin thing in it."""
+    whole, size = np.array(frame.image.shape[1::-1]), np.array(WINDOW)
+    thin = frame.boxes[(frame.boxes[:, 2:] - frame.boxes[:, :2]).min(axis=1) < THIN]
+    if len(thin) and rng.random() < AROUND:
+        middle = rng.choice(thin).reshape(2, 2).mean(axis=0)
+    else:
+        middle = rng.uniform(0, whole)
+    low = np.clip(middle - rng.uniform(0.2, 0.8, 2) * size, 0, whole - size)
+    x, y = (STRIDES[-1] * np.round(low / STRIDES[-1])).astype(int)  # where every map has a cell's corner
+    cut = [(slice(y // s, (y + WINDOW[1]) // s), slice(x // s, (x + WINDOW[0]) // s)) for s in (1, *STRIDES)]
+    maps = tuple(m[..., rows, columns] for m, (rows, columns) in zip(frame.maps, cut[1:], strict=True))
+    return Labelled(frame.image[cut[0]], maps, frame.boxes - np.tile([x, y], 2), frame.complete)
 
 
 def fit(
-    frames: list[tuple[list[np.ndarray], np.ndarray, bool]],
-    steps: int,
-    start: Path | None = None,
-    *,
-    only_fine: bool = False,
+    frames: list[Labelled], steps: int, start: Path | None = None, *, only_fine: bool = False, seed: int = 0
 ) -> Proposals:
-    """Train for `steps` steps, from nothing or from another run's file."""
-    network, rng = Proposals(), np.random.default_rng(0)
+    """Train for `steps` steps, from nothing or from another run's file; the finest level alone is shown windows."""
+    torch.manual_seed(seed)
+    network, rng = Proposals(), np.random.default_rng(seed)
     if start:
         network.load_state_dict(torch.load(start / 'proposals.pt'))
     trained = (network.eval().requires_grad_(False).fine if only_fine else network).train().requires_grad_(True)
@@ -73,12 +107,15 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
     progress, mean = trange(steps, desc='proposals'), 0.0
     for step in progress:
-        chosen = [frames[i] for i in rng.integers(0, len(frames), BATCH)]
+        chosen = [frames[i] for i in rng.integers(0, len(frames), WINDOWS if only_fine else BATCH)]
+        if only_fine:
+            chosen = [window(frame, rng) for frame in chosen]
         maps = [
-            torch.from_numpy(np.concatenate([f[0][level] for f in chosen]).astype(np.float32))
-            for level in range(len(STRIDES))
+            torch.from_numpy(np.concatenate(level).astype(np.float32))
+            for level in zip(*(f.maps for f in chosen), strict=True)
         ]
-        loss = losses(network(*maps), [f[1] for f in chosen], [f[2] for f in chosen])
+        images = torch.from_numpy(np.stack([f.image for f in chosen]))
+        loss = losses(network(images, *maps), [f.boxes for f in chosen], [f.complete for f in chosen])
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

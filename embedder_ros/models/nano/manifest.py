@@ -13,7 +13,7 @@ from embedder_ros.inference.session import REMEDY, read_weights
 from embedder_ros.models.nano import MANIFEST
 from embedder_ros.types import Calibration, UserError
 
-FORMAT = 1
+FORMAT = 2
 FILES = ('backbone.onnx', 'detector.onnx', 'regions.onnx', 'proposals.onnx', 'head.onnx', 'text.npz', 'vocab.txt')
 
 

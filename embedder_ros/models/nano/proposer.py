@@ -45,7 +45,7 @@ class NanoProposer:
 
     def candidates(self, encoded: Encoded) -> tuple[FloatArray, FloatArray]:
         """Boxes (M, 4) in backbone pixels and scores (M,) of both sources, overlaps included."""
-        found = self._head.run({name: encoded.maps[name] for name in MAPS})
+        found = self._head.run({'image': encoded.image[None]} | {name: encoded.maps[name] for name in MAPS})
         best = highest(found['objectness'], CANDIDATES)
         boxes = np.concatenate([encoded.boxes[:CANDIDATES], found['boxes'][best]])
         scores = np.concatenate([np.sqrt(encoded.scores[:CANDIDATES].max(axis=1)), found['objectness'][best]])
