@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """nano's trained networks in torch: a small ObjEmbed head (MODELS.md 1.1) and a class-agnostic proposal head.
 
-Both read the frozen networks' outputs only, so they train on a CPU in minutes.
+Both stand on what the frozen networks see, so they train on a CPU.
 """
 
 from __future__ import annotations
