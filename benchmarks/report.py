@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from embedder_ros.inference.beside import processors
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / 'results'
 PACKAGES = (
@@ -68,7 +70,7 @@ def machine() -> dict[str, Any]:
     return {
         'system': f'{platform.system()} {platform.machine()}',
         'cpu': _cpu_model(),
-        'cores': len(os.sched_getaffinity(0)),
+        'cores': processors(),
         'memory_gib': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30, 1),
         'load_average': [round(load, 2) for load in os.getloadavg()],
         'gpu': _output('nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader') or None,

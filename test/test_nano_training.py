@@ -264,7 +264,6 @@ def test_exported_proposals_are_the_trained_ones(data: Path, tmp_path: Path) -> 
     from embedder_ros.inference.session import OnnxSession
 
     frames = [train_proposals.load(path) for path in sorted(data.glob('*.json'))]
-    torch.manual_seed(0)
     network = train_proposals.fit([f for f in frames if f is not None], 2)
     export.write_proposals(network, tmp_path / 'proposals.onnx')
     image, maps = frames[0].image[None], [m.astype(np.float32) for m in frames[0].maps]
@@ -279,7 +278,6 @@ def test_exported_proposals_are_the_trained_ones(data: Path, tmp_path: Path) -> 
 
 def test_the_finest_level_is_trained_alone_and_answers_for_thin_things(data: Path, tmp_path: Path) -> None:
     frames = [f for f in (train_proposals.load(path) for path in sorted(data.glob('*.json'))) if f is not None]
-    torch.manual_seed(0)
     first = train_proposals.fit(frames, 1)
     torch.save(first.state_dict(), tmp_path / 'proposals.pt')
     then = train_proposals.fit(frames, 2, tmp_path, only_fine=True)

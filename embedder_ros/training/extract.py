@@ -26,6 +26,7 @@ from embedder_ros.training.photos import (
     Thing,
     alone,
     class_names,
+    hash_of,
     kitchen,
     mosaics,
     recoloured,
@@ -103,7 +104,7 @@ def keep(
         taught(sample, encoded, coco)
     truth = np.array([t.box for t in sample.things], np.float32).reshape(-1, 4) * np.tile(encoded.scale, 2)
     truth = _clipped(truth, encoded)
-    rng = np.random.default_rng(abs(hash_of(sample.key)))
+    rng = np.random.default_rng(hash_of(sample.key))
     boxes = candidate_boxes(truth, proposed(encoded, proposer), encoded, rng)
     regions = encoder.read(encoded, boxes)
     arrays = {name: getattr(regions, name) for name in regions.__slots__}
@@ -147,11 +148,6 @@ def candidate_boxes(truth: FloatArray, proposed: FloatArray, encoded: Encoded, r
     if len(truth) + len(others) > BOXES:
         others = others[rng.permutation(len(others))[: max(0, BOXES - len(truth))]]
     return _clipped(np.concatenate([truth, others]).astype(np.float32), encoded)
-
-
-def hash_of(key: str) -> int:
-    """A number that is the same in every run, unlike hash()."""
-    return int.from_bytes(key.encode()[-8:].rjust(8, b'\0'), 'big')
 
 
 def overlaps(boxes: FloatArray, truth: FloatArray) -> tuple[FloatArray, np.ndarray]:

@@ -98,18 +98,17 @@ def rendered(folder: Path) -> Iterator[Sample]:
 def recoloured(samples: Iterable[Sample]) -> Iterator[Sample]:
     """Frames mirrored, in other hues and another light, to learn where things are: names of colours no longer hold."""
     for sample in samples:
-        key = f'{sample.key}_recoloured'
-        rng = np.random.default_rng(int.from_bytes(key.encode()[-24:], 'big'))
-        hue, saturation, value = cv2.split(cv2.cvtColor(sample.image[:, ::-1], cv2.COLOR_RGB2HSV).astype(np.float32))
+        rng = np.random.default_rng(hash_of(sample.key))
+        other = mirrored(sample)
+        hue, saturation, value = cv2.split(cv2.cvtColor(other.image, cv2.COLOR_RGB2HSV).astype(np.float32))
         hue = (hue + rng.uniform(0, 180)) % 180
         turned = cv2.merge([hue, saturation * rng.uniform(0.7, 1.2), value * rng.uniform(0.6, 1.25)])
         image = cv2.cvtColor(turned.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
         if rng.random() < 0.3:
             image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.0))
         image = (image + rng.normal(0, rng.uniform(0, 5), image.shape)).clip(0, 255).astype(np.uint8)
-        sign, width = np.array([-1, 1, -1, 1], np.float32), image.shape[1]
-        things = [replace(t, box=sign * t.box[[2, 1, 0, 3]] + [width, 0, width, 0], colours=()) for t in sample.things]
-        yield replace(sample, key=key, image=image, things=things)
+        things = [replace(t, colours=()) for t in other.things]
+        yield replace(other, key=f'{sample.key}_recoloured', image=image, things=things)
 
 
 def recorded(bag: Path) -> Iterator[Sample]:
@@ -163,7 +162,7 @@ def kitchen(folder: Path, *, held_back: bool, copies: int = 0) -> Iterator[Sampl
 
 def altered(sample: Sample, key: str) -> Sample:
     """Another view of a photo: a cut that keeps the labelled things, mirrored or not, in another light."""
-    rng = np.random.default_rng(int.from_bytes(key.encode()[-8:], 'big'))
+    rng = np.random.default_rng(hash_of(key))
     height, width = sample.image.shape[:2]
     boxes = np.array([t.box for t in sample.things])
     low = rng.uniform(0, 1, 2) * np.minimum(boxes[:, :2].min(0), [CUT * width, CUT * height])
@@ -172,10 +171,22 @@ def altered(sample: Sample, key: str) -> Sample:
     x0, y0, x1, y1 = (int(v) for v in (*np.maximum(low, 0), *np.ceil(high)))
     lit = 255 * (sample.image[y0:y1, x0:x1] / 255) ** rng.uniform(0.6, 1.5) * rng.uniform(0.75, 1.25, 3)
     image, boxes = np.clip(lit, 0, 255).astype(np.uint8), boxes - np.array([x0, y0, x0, y0])
-    if rng.random() < 0.5:
-        image, boxes[:, [0, 2]] = np.ascontiguousarray(image[:, ::-1]), x1 - x0 - boxes[:, [2, 0]]
     things = [replace(t, box=box.astype(np.float32)) for t, box in zip(sample.things, boxes, strict=True)]
-    return replace(sample, key=key, image=image, things=things)
+    other = replace(sample, key=key, image=image, things=things)
+    return mirrored(other) if rng.random() < 0.5 else other
+
+
+def mirrored(sample: Sample) -> Sample:
+    """The frame with left and right exchanged."""
+    width = sample.image.shape[1]
+    boxes = [np.array([width - t.box[2], t.box[1], width - t.box[0], t.box[3]], np.float32) for t in sample.things]
+    things = [replace(t, box=box) for t, box in zip(sample.things, boxes, strict=True)]
+    return replace(sample, image=np.ascontiguousarray(sample.image[:, ::-1]), things=things)
+
+
+def hash_of(key: str) -> int:
+    """A number that is the same in every run, unlike hash()."""
+    return int.from_bytes(key.encode()[-8:], 'big')
 
 
 def class_names(path: Path) -> list[tuple[str, ...]]:

@@ -82,7 +82,7 @@ def load(label: Path) -> Labelled | None:
 def window(frame: Labelled, rng: np.random.Generator) -> Labelled:
     """A part of a frame, WINDOW large, mostly one with a thin thing in it."""
     whole, size = np.array(frame.image.shape[1::-1]), np.array(WINDOW)
-    thin = frame.boxes[(frame.boxes[:, 2:] - frame.boxes[:, :2]).min(axis=1) < THIN]
+    thin = thinner(frame.boxes, THIN)
     if len(thin) and rng.random() < AROUND:
         middle = rng.choice(thin).reshape(2, 2).mean(axis=0)
     else:
@@ -132,9 +132,8 @@ def losses(out: tuple[list[Tensor], list[Tensor]], truth: list[np.ndarray], comp
     total = torch.zeros(())
     for level, (scores, edges) in enumerate(zip(*out, strict=True)):
         shape, stride = scores.shape[1:], STRIDES[level]
-        thinnest = THIN if level == 0 else np.inf
-        answered = [b[(b[:, 2:] - b[:, :2]).min(axis=1, initial=np.inf) < thinnest] for b in truth]
-        assigned = [assign(boxes, shape, stride, RANGES[level]) for boxes in answered]
+        limit = THIN if level == 0 else np.inf
+        assigned = [assign(thinner(boxes, limit), shape, stride, RANGES[level]) for boxes in truth]
         positive = torch.from_numpy(np.stack([a[0] for a in assigned]))
         wanted = torch.from_numpy(np.stack([a[1] for a in assigned]))
         count = positive.sum().clamp(min=1)
@@ -166,6 +165,11 @@ def assign(
         positive |= near
         wanted[near] = np.maximum(distance, 0.5)[near]
     return positive, wanted
+
+
+def thinner(boxes: np.ndarray, limit: float) -> np.ndarray:
+    """Those of boxes (K, 4) whose shorter side is below `limit` pixels."""
+    return boxes[(boxes[:, 2:] - boxes[:, :2]).min(axis=1) < limit]
 
 
 def agreement(edges: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
