@@ -27,11 +27,11 @@ from embedder_ros.models.nano.layout import IDENTITY, MEANING  # noqa: E402
 from embedder_ros.models.nano.proposer import MAPS, NanoProposer  # noqa: E402
 from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
-from embedder_ros.training import export, extract, localise, train, train_identity, train_proposals  # noqa: E402
+from embedder_ros.training import export, extract, localise, photos, restore, train, train_identity, train_proposals  # noqa: E402
 from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, shades  # noqa: E402
 from embedder_ros.training.photos import Sample, Single, Thing, alone, altered, mosaics, recoloured  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
-from embedder_ros.types import Frame, box_iou  # noqa: E402
+from embedder_ros.types import Frame, UserError, box_iou  # noqa: E402
 
 FROZEN = ('backbone.onnx', 'detector.onnx', 'regions.onnx', 'vocab.txt')
 
@@ -258,6 +258,38 @@ def test_exported_head_is_the_trained_head(trained: tuple, data: Path, tmp_path:
     np.testing.assert_allclose(got['embedding'][:, IDENTITY], KEPT * looks, atol=0.005)
     kept = np.linalg.norm(got['embedding'][:, IDENTITY], axis=1)
     np.testing.assert_allclose(kept, KEPT, rtol=0.02, err_msg='half precision must be enough for individuals')
+
+
+def test_the_shipped_weights_can_be_gone_on_from(bank: Bank, data: Path, tmp_path: Path) -> None:
+    from embedder_ros.inference.session import OnnxSession
+
+    export.write_head(*restore.restored_head(WEIGHTS), tmp_path / 'head.onnx')
+    arrays = train.load(min(data.glob('*.json')), 'crops').arrays
+    inputs = {name: value.astype(np.float32) if value.dtype.kind == 'f' else value for name, value in arrays.items()}
+    shipped, again = (OnnxSession(f / 'head.onnx', device='cpu').run(inputs) for f in (WEIGHTS, tmp_path))
+    for name, value in shipped.items():
+        np.testing.assert_allclose(again[name], value, atol=1e-6, err_msg=name)
+    export.write_proposals(restore.restored_proposals(WEIGHTS), tmp_path / 'proposals.onnx')
+    assert (tmp_path / 'proposals.onnx').read_bytes() == (WEIGHTS / 'proposals.onnx').read_bytes()
+    texts = restore.restored_texts(WEIGHTS)
+    with np.load(WEIGHTS / 'text.npz') as stored:
+        np.testing.assert_array_equal(texts.meaning.weight.detach().numpy().T, stored['meaning'])
+        np.testing.assert_array_equal(texts.classes.weight.detach().numpy().T, stored['classes'])
+    other = tmp_path / 'other'
+    other.mkdir()
+    shutil.copy(tmp_path / 'proposals.onnx', other / 'head.onnx')
+    with pytest.raises(UserError, match='other layers'):
+        restore.restored_head(other)
+
+
+def test_the_detectors_classes_are_counted(tmp_path: Path) -> None:
+    for count in (80, 90):
+        (tmp_path / 'names.txt').write_text('\n'.join(f'name {n}' for n in range(count)))
+        if count == 80:
+            assert photos.coco_names(tmp_path / 'names.txt')[79] == ('name 79',)
+            continue
+        with pytest.raises(UserError, match='90 names.*yolov3'):
+            photos.coco_names(tmp_path / 'names.txt')
 
 
 def test_exported_proposals_are_the_trained_ones(data: Path, tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ from embedder_ros.models.nano.query import composed
 from embedder_ros.models.nano.text import PROMPT_VERSION, ClassMixture
 from embedder_ros.training.network import (
     CLASS_ROWS,
-    COCO_ROWS,
     DARK,
     FEATURES,
     FLOOR,
@@ -48,7 +47,7 @@ from embedder_ros.training.network import (
     Texts,
 )
 from embedder_ros.training.onnx_graph import GraphWriter
-from embedder_ros.training.photos import class_names
+from embedder_ros.training.photos import COCO_ROWS, class_names, coco_names
 from embedder_ros.training.phrases import Bank
 from embedder_ros.training.train import load
 from embedder_ros.training.train_proposals import STRIDES
@@ -79,7 +78,7 @@ def main() -> None:
     if not (last / 'head.pt').exists():
         print('proposals.onnx is written; train the head on its boxes (extract, train) for the rest')
         return
-    classes = class_names(args.classes) + class_names(args.coco)
+    classes = class_names(args.classes) + coco_names(args.coco)
     bank = Bank(args.out / 'vocab.txt', classes, last / 'phrases.npz')
     head, crops = restored(Head(), 'head', args.trained), restored(Crops(), 'crops', [last])
     texts = restored(Texts(int(bank.class_rows.max()) + 1), 'texts', args.trained)
@@ -240,16 +239,14 @@ def _tokens(net: _Layers, head: Head, base: str) -> tuple[str, str]:
     graph = net.graph
     flat = graph.op('Reshape', 'tokens', graph.constant(np.array([TOKEN_CHANNELS, TOKENS])))
     cells = net.stack(head.cells, graph.op('Transpose', flat, perm=[1, 0]))
-    cells = net.sum(cells, net.parameter(head.cell_place + head.role[2]))
+    cells = net.sum(cells, net.parameter(head.cell_place))
     last = 2**31
     objects = net.join(
-        net.sum(net.rows(base, 0, -1), net.parameter(head.role[0])),
-        net.sum(net.rows(base, -1, last), net.parameter(head.role[3])),
+        net.sum(net.rows(base, 0, -1), net.parameter(head.thing)),
+        net.sum(net.rows(base, -1, last), net.parameter(head.whole)),
         axis=0,
     )
-    boxes = net.sum(
-        net.linear(head.iou_place, 'geometry'), net.times(base, 0.5), net.parameter(head.iou_base + head.role[1])
-    )
+    boxes = net.sum(net.linear(head.iou_place, 'geometry'), net.times(base, 0.5), net.parameter(head.iou_base))
     value = net.join(objects, boxes, cells, axis=0)
     for layer in head.transformer.layers:
         value = net.block(layer, value)

@@ -26,6 +26,7 @@ from embedder_ros.training.photos import (
     Thing,
     alone,
     class_names,
+    coco_names,
     hash_of,
     kitchen,
     mosaics,
@@ -63,7 +64,7 @@ def main() -> None:
     encoder = ImageEncoder(args.weights, device='cpu', threads=2)
     has_head = (args.weights / 'proposals.onnx').exists()
     proposer = NanoProposer(args.weights, device='cpu', threads=2) if has_head else None
-    coco = class_names(args.coco) if args.coco else []
+    coco = coco_names(args.coco) if args.coco else []
     args.out.mkdir(parents=True, exist_ok=True)
     for sample in tqdm(samples(args.source, args.photos, args.classes, args.copies), desc=args.source):
         if not (args.out / f'{sample.key}.json').exists():

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, THUMBNAIL, ZONES
 from embedder_ros.models.nano.layout import CLASSES_DIM, INDIVIDUAL_DIM, MEANING_DIM, PIXELS_DIM
+from embedder_ros.training.photos import COCO_ROWS
 
 WIDTH = 160
-FEATURES, POOLED, CLASS_ROWS, COCO_ROWS, TOKEN_CHANNELS, TOKENS = 2928, 1280, 1000, 80, 320, 48
+FEATURES, POOLED, CLASS_ROWS, TOKEN_CHANNELS, TOKENS = 2928, 1280, 1000, 320, 48
 SHADES = 48  # of a box's 4 x 4 cells, three colours each
 CROP_CHANNELS = (24, 48, 64, 96)
 PIXEL_MEAN, PIXEL_SPREAD = 0.45, 0.25  # of pixels in 0..1, to about -2..2
@@ -87,7 +88,8 @@ class Head(nn.Module):
         self.iou_place = nn.Linear(6, WIDTH)
         self.cells = nn.Sequential(nn.LayerNorm(TOKEN_CHANNELS), nn.Linear(TOKEN_CHANNELS, WIDTH))
         self.cell_place = nn.Parameter(torch.randn(TOKENS, WIDTH) * 0.02)
-        self.role = nn.Parameter(torch.randn(4, WIDTH) * 0.02)  # object, IoU, cell, whole image
+        self.thing = nn.Parameter(torch.randn(WIDTH) * 0.02)  # tells the object tokens of boxes from the whole image's
+        self.whole = nn.Parameter(torch.randn(WIDTH) * 0.02)
         layer = nn.TransformerEncoderLayer(WIDTH, 4, 3 * WIDTH, 0.1, 'gelu', batch_first=True, norm_first=True)
         self.transformer = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
         self.final = nn.LayerNorm(WIDTH)
@@ -129,10 +131,10 @@ class Head(nn.Module):
 
     def _attend(self, base: Tensor, batch: dict[str, Tensor], padding: Tensor | None) -> tuple[Tensor, Tensor]:
         count = base.shape[1]
-        cells = self.cells(batch['tokens'].flatten(2).transpose(1, 2)) + self.cell_place + self.role[2]
-        whole = torch.zeros(count, 1).index_fill(0, torch.tensor([count - 1]), 1.0)
-        objects = base + self.role[0] * (1 - whole) + self.role[3] * whole
-        boxes = self.iou_base + self.iou_place(batch['geometry']) + 0.5 * base + self.role[1]
+        cells = self.cells(batch['tokens'].flatten(2).transpose(1, 2)) + self.cell_place
+        last = torch.zeros(count, 1).index_fill(0, torch.tensor([count - 1]), 1.0)
+        objects = base + self.thing * (1 - last) + self.whole * last
+        boxes = self.iou_base + self.iou_place(batch['geometry']) + 0.5 * base
         hidden = None
         if padding is not None:
             hidden = torch.cat([padding, padding, torch.zeros(len(base), TOKENS, dtype=torch.bool)], 1)

@@ -19,6 +19,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from embedder_ros.types import UserError
+
 # ImageNet rows that share an everyday name which their own names do not say.
 GROUPS = {
     'dog': [(151, 269)], 'cat': [(281, 286)], 'bird': [(7, 25), (80, 101), (127, 147)], 'fish': [(0, 7), (389, 398)],
@@ -32,6 +34,7 @@ GROCERIES = {
     'Soyghurt': ('yogurt', 'carton'), 'Sour-Cream': ('sour cream', 'carton'),
     'Sour-Milk': ('sour milk', 'milk carton', 'carton'),
 }  # fmt: skip
+COCO_ROWS = 80  # classes of the detector
 SEEN = 0.12  # share of a rendered thing's outline that must be visible for its label to count
 CUT = 0.25  # most of each side that an altered copy of a photo lacks
 HELD_BACK = 'carlos'  # the person whose kitchen frames are never trained on
@@ -192,6 +195,17 @@ def hash_of(key: str) -> int:
 def class_names(path: Path) -> list[tuple[str, ...]]:
     """Names of each class from a file with one class a line, synonyms apart by commas."""
     return [tuple(n.strip() for n in line.split(',')) for line in path.read_text().splitlines() if line.strip()]
+
+
+def coco_names(path: Path) -> list[tuple[str, ...]]:
+    """Names of the detector's 80 classes in its order. Raises UserError for another number of names."""
+    names = class_names(path)
+    if len(names) != COCO_ROWS:
+        raise UserError(
+            f"{path} has {len(names)} names, and the detector {COCO_ROWS} classes; Debian's opencv-doc has them as "
+            'object_detection_classes_yolov3.txt (its ..._coco.txt counts classes that COCO left out)'
+        )
+    return names
 
 
 def everyday_names(classes: list[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -28,12 +28,13 @@ from embedder_ros.models.nano.layout import CLASSES_DIM
 from embedder_ros.training.extract import overlaps
 from embedder_ros.training.losses import focal_terms
 from embedder_ros.training.network import Head, Texts, bounded
-from embedder_ros.training.photos import class_names, owners
+from embedder_ros.training.photos import class_names, coco_names, owners
 from embedder_ros.training.phrases import GENERIC, Asked, Bank, ask, truth
 
 INPUTS = ('features', 'pooled', 'classes', 'coco', 'look', 'geometry')
 ROWS = 40  # boxes of one frame in a step
 TRUE_ROWS = 14  # of them labelled ones
+RATE = 8e-4  # highest step size
 PAIRS, SINGLES = 4, 10  # groups seen from two views, and frames alone, in a step
 LOOSE = 0.45  # IoU up to which a box on the right thing is no answer
 IS_OBJECT, IS_BACKGROUND = 0.55, 0.25  # IoU with a labelled box; between the two nothing is said
@@ -76,13 +77,14 @@ def main() -> None:
     parser.add_argument('--coco', type=Path, required=True)
     parser.add_argument('--steps', type=int, default=700)
     parser.add_argument('--start', type=Path, help='continue from head.pt and texts.pt in this folder')
+    parser.add_argument('--rate', type=float, default=RATE, help='highest step size; half of it to go on')
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(2)
     examples = [load(path) for folder in args.data for path in tqdm(sorted(folder.glob('*.json')), desc=str(folder))]
-    bank = Bank(args.vocabulary, class_names(args.classes) + class_names(args.coco), args.out / 'phrases.npz')
-    head, texts = fit(examples, bank, args.steps, args.start)
+    bank = Bank(args.vocabulary, class_names(args.classes) + coco_names(args.coco), args.out / 'phrases.npz')
+    head, texts = fit(examples, bank, args.steps, args.start, args.rate)
     bank.save()
     torch.save(head.state_dict(), args.out / 'head.pt')
     torch.save(texts.state_dict(), args.out / 'texts.pt')
@@ -113,8 +115,10 @@ def often(examples: list[Example]) -> list[str]:
     return sorted(n for n, count in counts.items() if count >= OFTEN)
 
 
-def fit(examples: list[Example], bank: Bank, steps: int, start: Path | None = None) -> tuple[Head, Texts]:
-    """Train both sides for `steps` steps, from nothing or from another run's files."""
+def fit(
+    examples: list[Example], bank: Bank, steps: int, start: Path | None = None, rate: float = RATE
+) -> tuple[Head, Texts]:
+    """Train both sides for `steps` steps, from nothing or from the files in folder `start`."""
     head, texts = Head(), Texts(int(bank.class_rows.max()) + 1)
     start_from_names(head, texts, bank)
     if start:
@@ -128,8 +132,8 @@ def fit(examples: list[Example], bank: Bank, steps: int, start: Path | None = No
     singles = [e for e in examples if not e.group]
     vocabulary, rng = nouns(examples), np.random.default_rng(0)
     parameters = [*head.parameters(), *texts.parameters()]
-    optimiser = torch.optim.AdamW(parameters, 8e-4, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 8e-4, total_steps=steps + 1, pct_start=0.1)
+    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.1)
     head.train()
     progress = trange(steps, desc='train')
     mean: dict[str, float] = {}
