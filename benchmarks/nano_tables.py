@@ -17,10 +17,17 @@ KINDS = {
     'all': 'all',
     'noun': '"the mug"',
     'colour noun': '"the blue mug"',
-    'part': '"the handle"',
-    'colour part': '"the red handle"',
-    'owned part': '"the drawer handle"',
+    'part': '"the handle", "the lid", ...',
+    'colour part': '"the red handle", "the red lid", ...',
+    'owned part': '"the drawer handle", "the pot lid", ...',
     'given': '"a cat", "the helmet", ...',
+}
+PARTS = {
+    'colour part: handle': '"the red handle"',
+    'owned part: drawer handle': '"the drawer handle"',
+    'part: handle': '"the handle"',
+    'colour part: knob': '"the red knob"',
+    'part: knob': '"the knob"',
 }
 ABSENT = {'absent': 'things', 'absent colour': 'colours of things that are there'}
 Row = list[object]
@@ -34,6 +41,7 @@ def main() -> None:
     told = ('found', 'wrong', 'ambiguous', 'with given boxes')
     tables = (
         table(('frames', 'question', 'n', 'boxed', 'first', '95 %', *told), grounding(splits)),
+        table(('frames', 'parts', 'n', 'boxed', 'first', '95 %', *told[:3]), parts(splits)),
         table(('frames', 'absent', 'n', 'AUROC', 'answered FOUND', '95 %', 'AMBIGUOUS'), absence(splits)),
         table(
             (
@@ -68,6 +76,25 @@ def grounding(splits: Mapping[str, Any]) -> Iterator[Row]:
                 interval(first),
                 *(share(row[k]) for k in ('found', 'wrong', 'ambiguous')),
                 share(given),
+            ]
+
+
+def parts(splits: Mapping[str, Any]) -> Iterator[Row]:
+    """Parts by what is asked for, and by how wide they are in the image."""
+    for name, split in splits.items():
+        rows = {text: split['parts'].get(kind) for kind, text in PARTS.items()} | split['parts by width']
+        told = [(text, row) for text, row in rows.items() if row]
+        for index, (text, row) in enumerate(told):
+            shares = [share(row[k]) for k in ('found', 'wrong', 'ambiguous')]
+            first = row['first']
+            yield [
+                name if not index else '',
+                text,
+                first['count'],
+                share(row['boxed']),
+                share(first),
+                interval(first),
+                *shares,
             ]
 
 

@@ -324,6 +324,10 @@ def test_the_report_on_the_sample_bag(capsys: pytest.CaptureFixture[str]) -> Non
     first = split['grounding']['all']['first']
     assert first['low'] <= first['value'] <= first['high'] and first['value'] > 0.5 and first['count'] > 100
     assert split['given boxes']['all']['annotated only']['value'] > 4 * split['given boxes']['all']['chance']['value']
+    kinds = [split['grounding'][kind]['first']['count'] for kind in ('part', 'colour part', 'owned part')]
+    widths = split['parts by width']
+    assert sum(row['first']['count'] for row in widths.values()) == sum(kinds)
+    assert widths['from 24 pixels']['boxed']['value'] > widths['under 12 pixels']['boxed']['value']
     assert split['not there']['absent']['auroc']['value'] > 0.8
     assert split['iou head']['own boxes']['value'] > 0.4
     recall = [split['proposal recall']['things'][n]['value'] for n in ('30', '64', '100')]

@@ -29,6 +29,7 @@ TOUCHES = 0.1  # overlap from which the true IoU of a box is known where not eve
 RECALL_AT = (30, 64, PROPOSED)
 ENOUGH = 10  # questions about one part that are worth a row
 HANDLES = ('handle', 'knob')
+WIDTHS = (12, 24)  # pixels of the source image between which parts are thin, medium or wide
 Row = TypeVar('Row')
 
 
@@ -83,6 +84,7 @@ class Rows:
 
     results: list[Result] = field(default_factory=list)
     words: list[str] = field(default_factory=list)  # of each result, the part it asks for
+    widths: list[float] = field(default_factory=list)  # of each result, pixels: the shorter side of the widest it means
     choices: list[Choice] = field(default_factory=list)
     ious: list[tuple[str, str, FloatArray, FloatArray]] = field(default_factory=list)  # unit, boxes, predicted, true
     fits: list[Fit] = field(default_factory=list)
@@ -103,6 +105,7 @@ def observe(pipeline: Pipeline, item: Item, rows: Rows) -> None:
         boxes = truth[list(asked.meant)]
         rows.results.append(answer(Question(seen.own, query, boxes, asked.kind, item.unit), info.calibration))
         rows.words.append(asked.word if asked.kind.endswith('part') else '')
+        rows.widths.append(float((boxes[:, 2:] - boxes[:, :2]).min(axis=1).max(initial=0.0)))
         if asked.meant:
             rows.choices.append(_choice(item.unit, asked, query, given, among, info.calibration))
             rows.fits += _fits(item.unit, query, boxes, seen.own, loose, info.calibration)
@@ -174,6 +177,7 @@ def summary(rows: Rows, calibration: Calibration) -> dict[str, Any]:
     return {
         'grounding': _by_kind(rows.results, lambda kept: grounding(kept, calibration)),
         'parts': _by_word(rows, calibration),
+        'parts by width': _by_width(rows, calibration),
         'given boxes': _by_kind(rows.choices, choices),
         'not there': refusal(rows.results, calibration),
         'iou head': {name: iou_head(rows.ious, name) for name in ('own boxes', 'shaken boxes')},
@@ -201,6 +205,14 @@ def _by_word(rows: Rows, calibration: Calibration) -> dict[str, Any]:
     asked = [(f'{r.kind}: {word}', r) for r, word in zip(rows.results, rows.words, strict=True) if word]
     groups = _grouped(asked, lambda pair: pair[0])
     return {name: grounding([r for _, r in kept], calibration) for name, kept in groups.items() if len(kept) >= ENOUGH}
+
+
+def _by_width(rows: Rows, calibration: Calibration) -> dict[str, Any]:
+    """Questions about parts by how wide they are in the image."""
+    names = (f'under {WIDTHS[0]} pixels', f'{WIDTHS[0]} to {WIDTHS[1]} pixels', f'from {WIDTHS[1]} pixels')
+    parts = [(w, r) for r, word, w in zip(rows.results, rows.words, rows.widths, strict=True) if word]
+    groups = [[r for w, r in parts if np.searchsorted(WIDTHS, w, 'right') == i] for i in range(len(names))]
+    return {name: grounding(kept, calibration) for name, kept in zip(names, groups, strict=True) if kept}
 
 
 def grounding(results: Sequence[Result], calibration: Calibration) -> dict[str, Estimate]:

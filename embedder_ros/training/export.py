@@ -326,6 +326,7 @@ def write_texts(texts: Texts, bank: Bank, known: list[str], boxes: FloatArray, p
         'meaning': texts.meaning.weight.detach().numpy().T,
         'offset': texts.offset.detach().numpy(),
         'shares': shares.numpy(),
+        'logit': np.array([texts.scale.item(), texts.bias.item()]),  # for training further only
         'usual': boxes.mean(axis=0) * asked,
         'spread': (vectors * np.sqrt(np.maximum(values, 0))).T[-DIRECTIONS:],
     }

@@ -3,9 +3,9 @@
 
     python -m embedder_ros.training.restore --weights embedder_ros/models/nano/weights --out OUT
 
-Writes head.pt, crops.pt, proposals.pt and texts.pt, with the files' own numbers (float16). Not in the files, and so as
-before any training: scale and bias of the text side, which a hundred steps find again. Batch norms were folded into
-the convolutions before them and come back doing nothing: train further with those in eval().
+Writes head.pt, crops.pt, proposals.pt and texts.pt, with the files' own numbers (float16). Batch norms were folded into
+the convolutions before them and come back doing nothing: train further with those in eval(), or not at all
+(`train_identity --crop-steps 0`).
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def restored_texts(weights: Path) -> Texts:
         texts.classes.weight.copy_(maps['classes'].T)
         texts.offset.copy_(maps['offset'])
         texts.shares.copy_(maps['shares'])
+        texts.scale.copy_(maps['logit'][0])
+        texts.bias.copy_(maps['logit'][1])
     return texts
 
 
