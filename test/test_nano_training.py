@@ -282,6 +282,25 @@ def test_the_shipped_weights_can_be_gone_on_from(bank: Bank, data: Path, tmp_pat
         restore.restored_head(other)
 
 
+def test_restored_batch_norms_settle_without_changing_anything(data: Path) -> None:
+    head, crops = restore.restored_head(WEIGHTS)
+    views = train_identity.gather(head, (train.load(path, 'crops') for path in sorted(data.glob('*.json'))))
+    rows = np.arange(len(views.frame))
+
+    def looks() -> torch.Tensor:
+        with torch.no_grad():
+            return crops(views.crops[rows], views.shades[rows], views.geometry[rows])
+
+    before = looks()
+    crops.train().pixels[0].eval()  # no dropout
+    assert (looks() * before).sum(1).mean() < 0.9, 'folded batch norms cannot train'
+    crops.load_state_dict(restore.restored_head(WEIGHTS)[1].state_dict())
+    train_identity.settle(crops, train_identity.by_pixels, views)
+    torch.testing.assert_close(looks(), before, atol=1e-4, rtol=0)
+    crops.train().pixels[0].eval()
+    assert (looks() * before).sum(1).mean() > 0.99
+
+
 def test_the_detectors_classes_are_counted(tmp_path: Path) -> None:
     for count in (80, 90):
         (tmp_path / 'names.txt').write_text('\n'.join(f'name {n}' for n in range(count)))

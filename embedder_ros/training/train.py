@@ -230,7 +230,8 @@ def step_losses(
     right, worth = targets(asked, batch.examples, frame, iou, owner, bank)
     logits = score(head, texts, objects, query, fade)
     losses = matching(logits, right, worth, torch.from_numpy(iou))
-    losses['first'] = first(F.logsigmoid(logits) + F.logsigmoid(objects['iou'])[:, None], right, worth, iou, frame)
+    rank = F.logsigmoid(logits) + F.logsigmoid(objects['iou'])[:, None]
+    losses['first'] = 2.0 * first(rank, right, worth, iou, frame)
     measured = has_true_box(batch.examples, frame, iou)
     losses['iou'] = 2.0 * iou_loss(objects['iou'][measured], torch.from_numpy(iou)[measured])
     losses['individual'] = individual(objects['individual'], batch.examples, frame, iou, owner)
