@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ IS_OBJECT, IS_BACKGROUND = 0.55, 0.25  # IoU with a labelled box; between the tw
 UNKNOWN_WORD = 0.3  # share of phrases whose learned part is switched off, as for words never trained on
 FADED = 0.15
 SPREAD = 0.15  # MiniLM distance over which two class names share their code
-OFTEN = 12  # objects that must carry a name before the learned meaning counts in full for it
+OFTEN = 12  # things that must carry a name before the learned meaning counts in full for it
 
 
 @dataclass(slots=True)
@@ -110,9 +109,13 @@ def nouns(examples: list[Example]) -> list[str]:
 
 
 def often(examples: list[Example]) -> list[str]:
-    """Names seen on enough objects for the learned meaning to be trusted."""
-    counts = Counter(n for e in examples for t in e.things for n in (*t['names'], *t['owned'][:1]))
-    return sorted(n for n, count in counts.items() if count >= OFTEN)
+    """Names of enough things for the learned meaning to be trusted; copies and views of one thing count once."""
+    things: dict[str, set[str]] = {}
+    for number, example in enumerate(examples):
+        for row, thing in enumerate(example.things):
+            for name in (*thing['names'], *thing['owned'][:1]):
+                things.setdefault(name, set()).add(thing['instance'] or f'{number} {row}')
+    return sorted(name for name, found in things.items() if len(found) >= OFTEN)
 
 
 def fit(
