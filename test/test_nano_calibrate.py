@@ -25,7 +25,8 @@ def question(*things: tuple[tuple[int, ...], float, float], there: bool = True) 
     rows = np.column_stack([cosine, np.sqrt(1 - cosine**2), 0 * cosine]).astype(np.float32)
     boxes, iou = np.array([b for b, _, _ in things], np.float32), np.array([i for _, _, i in things], np.float32)
     seen = Observation(0, 'front', '', 640, 480, boxes, iou, iou, rows, rows[:1], 'm')
-    return Question(seen, QUERY, np.array([MEANT] if there else [], np.float32).reshape(-1, 4))
+    meant = np.array([MEANT] if there else [], np.float32).reshape(-1, 4)
+    return Question(seen, QUERY, meant, 'noun' if there else 'absent')
 
 
 def test_the_logistic_curve_is_found_again() -> None:

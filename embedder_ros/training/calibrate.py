@@ -28,10 +28,11 @@ from embedder_ros.types import Calibration, FloatArray, box_iou
 
 WRONG = 1.5  # right answers that one wrong FOUND costs; raising it makes the robot ask more often
 PICKED = 0.5  # worth of picking one of several things that are meant, a right answer being 1
-# Share of absent things, and of absent colours, that may be FOUND, or of both AMBIGUOUS, in each split; scenes not
-# fitted on have more.
-FALSE = 0.05
-FOUND, MARGIN = np.linspace(0.02, 0.6, 59), np.linspace(0.0, 0.3, 31)  # thresholds that are tried
+ASKED = 0.25  # worth of AMBIGUOUS where one thing is meant and first: its user is asked, NOT_FOUND sends him away
+# Share of absent things, and of colours that a thing does not have, that may be FOUND in each split, and of both that
+# may be AMBIGUOUS; scenes not fitted on have half as much again.
+FALSE, UNSURE = {'absent': 0.02, 'absent colour': 0.05}, 0.05
+FOUND, MARGIN = np.linspace(0.02, 0.6, 59), np.linspace(0.0, 0.4, 41)  # thresholds that are tried
 RIGHT, WRONG_BOX = 0.6, 0.2  # IoU from which a box shows the thing, and below which it does not
 
 Pair = tuple[np.ndarray, np.ndarray]  # cosines and whether they are of what is meant
@@ -133,10 +134,10 @@ def logistic(cosine: FloatArray, right: np.ndarray, steps: int = 60) -> tuple[fl
 
 
 def thresholds(groups: Sequence[Sequence[Result]]) -> tuple[float, float]:
-    """`found` and `margin` of the best answers over all splits, where at most FALSE of absent things are answered.
+    """`found` and `margin` of the best answers over all splits, where few absent things are answered (FALSE, UNSURE).
 
-    One thing that is meant should be FOUND. Of several, asking back (AMBIGUOUS) is right, and picking one is half of
-    that. A wrong FOUND costs WRONG right ones.
+    One thing that is meant should be FOUND; asking back (AMBIGUOUS) is worth ASKED of that. Of several, asking is right
+    and picking one worth PICKED. A wrong FOUND costs WRONG right ones.
     """
     worth, best = [_worth(results) for results in groups], (-np.inf, 1.0, 1.0)
     for margin in MARGIN:
@@ -152,15 +153,15 @@ def _worth(results: Sequence[Result]) -> Callable[[float, float], float]:
     present, right = np.array([r.present for r in results]), np.array([r.right for r in results])
     several = np.array([r.several for r in results])
     kinds = np.array([r.kind for r in results])
-    absent = [~present & (kinds == kind) for kind in set(kinds[~present])]
+    absent = {kind: ~present & (kinds == kind) for kind in set(kinds[~present])}
 
     def worth(found: float, margin: float) -> float:
         enough, clear = scores >= found, margins >= margin
-        if any((enough & clear)[kind].mean() > FALSE for kind in absent):
+        if any((enough & clear)[rows].mean() > FALSE[kind] for kind, rows in absent.items()):
             return -np.inf
-        if not present.all() and (enough & ~clear)[~present].mean() > FALSE:
+        if not present.all() and (enough & ~clear)[~present].mean() > UNSURE:
             return -np.inf
-        good = np.where(several, np.where(clear, PICKED, 1.0), clear) * (enough & right)
+        good = np.where(clear, np.where(several, PICKED, 1.0), np.where(several, 1.0, ASKED)) * (enough & right)
         wrong = enough & clear & present & ~right
         return float((good.sum() - WRONG * wrong.sum()) / max(1, present.sum()))
 
