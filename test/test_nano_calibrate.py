@@ -60,6 +60,14 @@ def test_the_margin_asks_back_where_several_things_are_meant() -> None:
     assert 0.05 < margin <= 0.15 and found <= 0.5
 
 
+def test_what_is_there_without_a_lead_is_asked_about_and_not_denied() -> None:
+    sure = [Result('noun', True, True, True, 0.5, 0.3)] * 50
+    unsure = [Result('noun', True, True, True, 0.2, 0.05)] * 20
+    wrong = [Result('noun', True, False, True, 0.3, 0.05)] * 20
+    found, margin = calibrate.thresholds([[*sure, *unsure, *wrong]])
+    assert found <= 0.2 and 0.05 < margin <= 0.3
+
+
 def test_all_is_fitted_and_stored(tmp_path: Path) -> None:
     asked = [question((MEANT, 0.6, 0.9), (OTHER, 0.1, 0.9)), question((OTHER, 0.1, 0.9), there=False)] * 10
     again = [Return('u', 0.9, np.array([0.1, 0.2], np.float32))] * 10

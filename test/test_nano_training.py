@@ -104,6 +104,16 @@ def test_a_whole_image_shows_what_any_thing_in_it_is_called() -> None:
         assert train.image_loss(wrong, asked, [frame]) > 0.9, asked[column]
 
 
+def test_a_name_is_trusted_for_its_things_and_not_for_their_copies() -> None:
+    def frames(name: str, instances: list[str]) -> list[train.Example]:
+        things = [{'names': [name], 'colours': [], 'owned': [f'pot {name}'], 'instance': i} for i in instances]
+        return [train.Example({}, np.zeros(0), np.zeros(0), 1, [thing], complete=True, group='') for thing in things]
+
+    many = [str(number) for number in range(train.OFTEN)]
+    shown = frames('lid', many) + frames('papillon', many[:3] * train.OFTEN) + frames('fridge', [''] * train.OFTEN)
+    assert train.often(shown) == ['fridge', 'lid', 'pot fridge', 'pot lid']
+
+
 def test_a_recoloured_frame_keeps_its_boxes_and_no_colour() -> None:
     hues = set()
     for number in range(4):

@@ -30,7 +30,7 @@ WRONG = 1.5  # right answers that one wrong FOUND costs; raising it makes the ro
 PICKED = 0.5  # worth of picking one of several things that are meant, a right answer being 1
 ASKED = 0.25  # worth of AMBIGUOUS where one thing is meant and first: its user is asked, NOT_FOUND sends him away
 # Share of absent things, and of colours that a thing does not have, that may be FOUND in each split, and of both that
-# may be AMBIGUOUS; scenes not fitted on have half as much again.
+# may be AMBIGUOUS; scenes not fitted on have up to twice as much.
 FALSE, UNSURE = {'absent': 0.02, 'absent colour': 0.05}, 0.05
 FOUND, MARGIN = np.linspace(0.02, 0.6, 59), np.linspace(0.0, 0.4, 41)  # thresholds that are tried
 RIGHT, WRONG_BOX = 0.6, 0.2  # IoU from which a box shows the thing, and below which it does not
