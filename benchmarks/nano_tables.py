@@ -30,6 +30,7 @@ PARTS = {
     'part: knob': '"the knob"',
 }
 ABSENT = {'absent': 'things', 'absent colour': 'colours of things that are there'}
+ENDED = ('n', 'boxed', 'first', '95 %', 'found', 'wrong', 'ambiguous')
 Row = list[object]
 
 
@@ -38,10 +39,9 @@ def main() -> None:
     result = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / 'nano_evaluation.json'
     measured = json.loads(result.read_text())['measurements']
     splits = measured['splits']
-    told = ('found', 'wrong', 'ambiguous', 'with given boxes')
     tables = (
-        table(('frames', 'question', 'n', 'boxed', 'first', '95 %', *told), grounding(splits)),
-        table(('frames', 'parts', 'n', 'boxed', 'first', '95 %', *told[:3]), parts(splits)),
+        table(('frames', 'question', *ENDED, 'with given boxes'), grounding(splits)),
+        table(('frames', 'parts', *ENDED), parts(splits)),
         table(('frames', 'absent', 'n', 'AUROC', 'answered FOUND', '95 %', 'AMBIGUOUS'), absence(splits)),
         table(
             (
@@ -67,16 +67,7 @@ def grounding(splits: Mapping[str, Any]) -> Iterator[Row]:
             if kind == 'all' and len(split['grounding']) == 2:
                 continue  # one kind alone: the same once more
             given = split['given boxes'].get(kind, {}).get('with distractors', {})
-            first = row['first']
-            yield [
-                name if kind in ('all', 'noun', 'given') else '',
-                KINDS[kind],
-                first['count'],
-                *(share(row[k]) for k in ('boxed', 'first')),
-                interval(first),
-                *(share(row[k]) for k in ('found', 'wrong', 'ambiguous')),
-                share(given),
-            ]
+            yield [name if kind in ('all', 'noun', 'given') else '', KINDS[kind], *ended(row), share(given)]
 
 
 def parts(splits: Mapping[str, Any]) -> Iterator[Row]:
@@ -85,17 +76,14 @@ def parts(splits: Mapping[str, Any]) -> Iterator[Row]:
         rows = {text: split['parts'].get(kind) for kind, text in PARTS.items()} | split['parts by width']
         told = [(text, row) for text, row in rows.items() if row]
         for index, (text, row) in enumerate(told):
-            shares = [share(row[k]) for k in ('found', 'wrong', 'ambiguous')]
-            first = row['first']
-            yield [
-                name if not index else '',
-                text,
-                first['count'],
-                share(row['boxed']),
-                share(first),
-                interval(first),
-                *shares,
-            ]
+            yield [name if not index else '', text, *ended(row)]
+
+
+def ended(row: Mapping[str, Any]) -> Row:
+    """How many questions there were and how they ended, as ENDED names it."""
+    first = row['first']
+    shares = (share(row[kind]) for kind in ('found', 'wrong', 'ambiguous'))
+    return [first['count'], share(row['boxed']), share(first), interval(first), *shares]
 
 
 def absence(splits: Mapping[str, Any]) -> Iterator[Row]:

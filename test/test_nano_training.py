@@ -251,8 +251,7 @@ def test_exported_head_is_the_trained_head(trained: tuple, data: Path, tmp_path:
     head, crops = trained[0], Crops()
     crops(torch.rand(8, CROP, CROP, 3) * 255, torch.rand(8, SHADES), torch.rand(8, 6))  # batch norm sees something
     export.write_head(head, crops.eval(), tmp_path / 'head.onnx')
-    arrays = train.load(min(data.glob('*.json')), 'crops').arrays
-    inputs = {name: value.astype(np.float32) if value.dtype.kind == 'f' else value for name, value in arrays.items()}
+    inputs = export.read_by_head(train.load(min(data.glob('*.json')), 'crops'))
     got = OnnxSession(tmp_path / 'head.onnx', device='cpu').run(inputs)
     rows = {name: torch.from_numpy(value) for name, value in inputs.items()}
     with torch.no_grad():
@@ -274,8 +273,7 @@ def test_the_shipped_weights_can_be_gone_on_from(bank: Bank, data: Path, tmp_pat
     from embedder_ros.inference.session import OnnxSession
 
     export.write_head(*restore.restored_head(WEIGHTS), tmp_path / 'head.onnx')
-    arrays = train.load(min(data.glob('*.json')), 'crops').arrays
-    inputs = {name: value.astype(np.float32) if value.dtype.kind == 'f' else value for name, value in arrays.items()}
+    inputs = export.read_by_head(train.load(min(data.glob('*.json')), 'crops'))
     shipped, again = (OnnxSession(f / 'head.onnx', device='cpu').run(inputs) for f in (WEIGHTS, tmp_path))
     for name, value in shipped.items():
         np.testing.assert_allclose(again[name], value, atol=1e-6, err_msg=name)
@@ -313,12 +311,10 @@ def test_restored_batch_norms_settle_without_changing_anything(data: Path) -> No
 
 def test_the_detectors_classes_are_counted(tmp_path: Path) -> None:
     for count in (80, 90):
-        (tmp_path / 'names.txt').write_text('\n'.join(f'name {n}' for n in range(count)))
-        if count == 80:
-            assert photos.coco_names(tmp_path / 'names.txt')[79] == ('name 79',)
-            continue
-        with pytest.raises(UserError, match='90 names.*yolov3'):
-            photos.coco_names(tmp_path / 'names.txt')
+        (tmp_path / f'{count}.txt').write_text('\n'.join(f'name {n}' for n in range(count)))
+    assert photos.coco_names(tmp_path / '80.txt')[79] == ('name 79',)
+    with pytest.raises(UserError, match='90 names.*yolov3'):
+        photos.coco_names(tmp_path / '90.txt')
 
 
 def test_exported_proposals_are_the_trained_ones(data: Path, tmp_path: Path) -> None:

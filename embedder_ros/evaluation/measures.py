@@ -211,8 +211,8 @@ def _by_width(rows: Rows, calibration: Calibration) -> dict[str, Any]:
     """Questions about parts by how wide they are in the image."""
     names = (f'under {WIDTHS[0]} pixels', f'{WIDTHS[0]} to {WIDTHS[1]} pixels', f'from {WIDTHS[1]} pixels')
     parts = [(w, r) for r, word, w in zip(rows.results, rows.words, rows.widths, strict=True) if word]
-    groups = [[r for w, r in parts if np.searchsorted(WIDTHS, w, 'right') == i] for i in range(len(names))]
-    return {name: grounding(kept, calibration) for name, kept in zip(names, groups, strict=True) if kept}
+    groups = _grouped(parts, lambda pair: names[np.searchsorted(WIDTHS, pair[0], 'right')])
+    return {name: grounding([r for _, r in groups[name]], calibration) for name in names if name in groups}
 
 
 def grounding(results: Sequence[Result], calibration: Calibration) -> dict[str, Estimate]:

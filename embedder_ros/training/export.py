@@ -49,7 +49,7 @@ from embedder_ros.training.network import (
 from embedder_ros.training.onnx_graph import GraphWriter
 from embedder_ros.training.photos import COCO_ROWS, class_names, coco_names
 from embedder_ros.training.phrases import Bank
-from embedder_ros.training.train import load
+from embedder_ros.training.train import Example, load
 from embedder_ros.training.train_proposals import STRIDES
 from embedder_ros.types import FloatArray
 
@@ -309,9 +309,13 @@ def cohort(head: Path, folder: Path) -> FloatArray:
     labels = sorted(folder.glob('*.json'))
     for label in labels[:: max(1, len(labels) // FRAMES)]:
         example = load(label, 'crops')
-        inputs = {n: v.astype(np.float32) if v.dtype.kind == 'f' else v for n, v in example.arrays.items()}
-        rows.append(network.run(inputs)['embedding'][example.labelled : -1][:BOXES])
+        rows.append(network.run(read_by_head(example))['embedding'][example.labelled : -1][:BOXES])
     return np.concatenate(rows)
+
+
+def read_by_head(example: Example) -> dict[str, np.ndarray]:
+    """What head.onnx reads of a frame of stage 1 that was loaded with its crops."""
+    return {n: v.astype(np.float32) if v.dtype.kind == 'f' else v for n, v in example.arrays.items()}
 
 
 def write_texts(texts: Texts, bank: Bank, known: list[str], boxes: FloatArray, path: Path) -> None:

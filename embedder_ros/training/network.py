@@ -132,8 +132,7 @@ class Head(nn.Module):
     def _attend(self, base: Tensor, batch: dict[str, Tensor], padding: Tensor | None) -> tuple[Tensor, Tensor]:
         count = base.shape[1]
         cells = self.cells(batch['tokens'].flatten(2).transpose(1, 2)) + self.cell_place
-        last = torch.zeros(count, 1).index_fill(0, torch.tensor([count - 1]), 1.0)
-        objects = base + self.thing * (1 - last) + self.whole * last
+        objects = base + torch.cat([self.thing.expand(count - 1, -1), self.whole[None]])
         boxes = self.iou_base + self.iou_place(batch['geometry']) + 0.5 * base
         hidden = None
         if padding is not None:

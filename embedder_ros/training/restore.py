@@ -90,20 +90,22 @@ def _fill(network: nn.Module, write: Callable[[Path], None], file: Path) -> dict
         numbered, stored = _arrays(Path(folder) / 'numbered.onnx'), _arrays(file)
     if [(n, a.shape) for n, a in numbered.items()] != [(n, a.shape) for n, a in stored.items()]:
         raise UserError(f'{file} was written from other layers than this version has; take the version that wrote it')
-    halves = {name for name, array in numbered.items() if array.dtype == np.float16}
+    single: dict[float, float] = {}
     with torch.no_grad():
-        for name in halves:
-            key = keys[round(float(numbered[name].flat[0]))]
-            value = torch.from_numpy(stored[name].astype(np.float32))
-            is_matrix = value.ndim == 2 and key.endswith('weight')  # of a linear layer, stored turned
-            state[key].copy_(value.T if is_matrix else value)
-    single = [name for name, array in numbered.items() if array.dtype == np.float32 and array.size == 1]
-    return {float(numbered[name].flat[0]): float(stored[name].flat[0]) for name in single}
+        for name, array in numbered.items():
+            if array.dtype == np.float16:
+                key = keys[round(float(array.flat[0]))]
+                value = torch.from_numpy(stored[name].astype(np.float32))
+                is_matrix = value.ndim == 2 and key.endswith('weight')  # of a linear layer, stored turned
+                state[key].copy_(value.T if is_matrix else value)
+            elif array.dtype == np.float32 and array.size == 1:
+                single[float(array.flat[0])] = float(stored[name].flat[0])
+    return single
 
 
 def _numbered(network: nn.Module) -> dict[str, Tensor]:
     """All that is written as an array, each now full of its place here; batch norms do nothing from now on."""
-    norms = {name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
     state = {
         key: value
         for key, value in network.state_dict().items()
@@ -112,9 +114,8 @@ def _numbered(network: nn.Module) -> dict[str, Tensor]:
     with torch.no_grad():
         for number, value in enumerate(state.values()):
             value.fill_(number)
-        for name in norms:
-            norm = network.get_submodule(name)
-            assert isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
+        for norm in norms.values():
+            assert norm.running_var is not None
             norm.reset_parameters()
             norm.running_var.fill_(1 - norm.eps)
     return state
