@@ -28,7 +28,7 @@ from embedder_ros.models.nano.proposer import MAPS, NanoProposer  # noqa: E402
 from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
 from embedder_ros.training import export, extract, localise, photos, restore, train, train_identity, train_proposals  # noqa: E402
-from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, shades  # noqa: E402
+from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, settle, shades  # noqa: E402
 from embedder_ros.training.photos import Sample, Single, Thing, alone, altered, mosaics, recoloured  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
 from embedder_ros.types import Frame, UserError, box_iou  # noqa: E402
@@ -303,10 +303,24 @@ def test_restored_batch_norms_settle_without_changing_anything(data: Path) -> No
     crops.train().pixels[0].eval()  # no dropout
     assert (looks() * before).sum(1).mean() < 0.9, 'folded batch norms cannot train'
     crops.load_state_dict(restore.restored_head(WEIGHTS)[1].state_dict())
-    train_identity.settle(crops, train_identity.by_pixels, views)
+    settle(crops, lambda: train_identity.by_pixels(crops, views, rows))
     torch.testing.assert_close(looks(), before, atol=1e-4, rtol=0)
     crops.train().pixels[0].eval()
     assert (looks() * before).sum(1).mean() > 0.99
+
+
+def test_restored_proposals_are_what_training_goes_on_from(data: Path, tmp_path: Path) -> None:
+    frames = [f for f in (train_proposals.load(path) for path in sorted(data.glob('*.json'))) if f is not None]
+    restored = restore.restored_proposals(WEIGHTS).eval()
+    torch.save(restored.state_dict(), tmp_path / 'proposals.pt')
+    started = train_proposals.fit(frames, 0, tmp_path)
+    shown = train_proposals.inputs(frames)
+    with torch.no_grad():
+        before, after = restored(*shown), started(*shown)
+        for level, (was, now) in enumerate(zip(before[0], after[0], strict=True)):
+            torch.testing.assert_close(now, was, atol=0.01, rtol=0, msg=f'level {level}')
+        norms = [module for module in started.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        assert all(float((n.running_var - 1).abs().max()) > 0.1 for n in norms), 'norms of what they see'
 
 
 def test_the_detectors_classes_are_counted(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ Both stand on what the frozen networks see, so they train on a CPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -214,6 +216,28 @@ class Proposals(nn.Module):
             edges.append(self.edges(self.edge_tower(value)))
         reached = [reach * torch.exp(e.clamp(-4, 4)) for reach, e in zip(self.reach, edges, strict=True)]
         return [s[:, 0] for s in scores], [r.permute(0, 2, 3, 1) for r in reached]
+
+
+def settle(network: nn.Module, look: Callable[[], object]) -> None:
+    """Give batch norms the mean and spread of what they see while `look` runs the network, and leave its results.
+
+    `restore` leaves them folded into convolutions; training as they are would norm with numbers they do not have.
+    """
+    norms = [module for module in network.eval().modules() if isinstance(module, nn.BatchNorm2d)]
+    seen: dict[nn.Module, Tensor] = {}
+    hooks = [norm.register_forward_pre_hook(lambda norm, given: seen.update({norm: given[0]})) for norm in norms]
+    with torch.no_grad():
+        look()
+        for norm in norms:
+            assert norm.running_mean is not None and norm.running_var is not None
+            spread, mean = torch.var_mean(seen[norm], (0, 2, 3))
+            factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+            norm.bias += factor * (mean - norm.running_mean)
+            norm.weight.copy_(factor * (spread + norm.eps).sqrt())
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(spread)
+    for hook in hooks:
+        hook.remove()
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:

@@ -4,8 +4,7 @@
     python -m embedder_ros.training.restore --weights embedder_ros/models/nano/weights --out OUT
 
 Writes head.pt, crops.pt, proposals.pt and texts.pt, with the files' own numbers (float16). Batch norms were folded into
-the convolutions before them and come back doing nothing; `train_identity` settles those of crops.pt, but
-`train_proposals` cannot go on from proposals.pt, which is for `export`.
+the convolutions before them and come back doing nothing; `train_identity` and `train_proposals --start` settle them.
 """
 
 from __future__ import annotations

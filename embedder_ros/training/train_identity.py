@@ -24,7 +24,7 @@ from tqdm import tqdm, trange
 
 from embedder_ros.models.nano.colour import HISTOGRAM
 from embedder_ros.training.export import HISTOGRAM_SHARE, INDIVIDUAL_SHARE
-from embedder_ros.training.network import Crops, Head, shades
+from embedder_ros.training.network import Crops, Head, settle, shades
 from embedder_ros.training.train import Example, load, pack_all
 
 INDIVIDUALS = 320  # in a batch, and those that belong to the last scene
@@ -79,7 +79,8 @@ def main() -> None:
     torch.save(head.state_dict(), args.trained / 'head.pt')
     if (args.trained / 'crops.pt').exists():
         crops.load_state_dict(torch.load(args.trained / 'crops.pt'))
-        settle(crops, by_pixels, sources[0])
+        rows = np.random.default_rng(0).permutation(len(sources[0].frame))[:SETTLED]
+        settle(crops, lambda: by_pixels(crops, sources[0], rows))
     fit(crops, by_pixels, sources, args.crop_steps, 2e-3)
     torch.save(crops.state_dict(), args.trained / 'crops.pt')
 
@@ -129,29 +130,6 @@ def by_pixels(crops: nn.Module, views: Views, rows: np.ndarray) -> Tensor:
     """(R, C) unit rows of what `Crops` makes of these views."""
     pixels = altered(views.crops[rows]) if crops.training else views.crops[rows]
     return crops(pixels, views.shades[rows], views.geometry[rows])
-
-
-def settle(network: nn.Module, looks: Looks, views: Views) -> None:
-    """Give batch norms the mean and spread of what they see, without changing what the network makes of it.
-
-    `restore` leaves them folded into convolutions; training as they are would norm with numbers they do not have.
-    """
-    norms = [module for module in network.eval().modules() if isinstance(module, nn.BatchNorm2d)]
-    seen: dict[nn.Module, Tensor] = {}
-    hooks = [norm.register_forward_pre_hook(lambda norm, given: seen.update({norm: given[0]})) for norm in norms]
-    rows = np.random.default_rng(0).permutation(len(views.frame))[:SETTLED]
-    with torch.no_grad():
-        looks(network, views, rows)
-        for norm in norms:
-            assert norm.running_mean is not None and norm.running_var is not None
-            spread, mean = torch.var_mean(seen[norm], (0, 2, 3))
-            factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-            norm.bias += factor * (mean - norm.running_mean)
-            norm.weight.copy_(factor * (spread + norm.eps).sqrt())
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(spread)
-    for hook in hooks:
-        hook.remove()
 
 
 def fit(network: nn.Module, looks: Looks, sources: Sequence[Views], steps: int, rate: float) -> None:

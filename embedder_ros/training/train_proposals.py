@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm, trange
 
 from embedder_ros.models.nano.proposer import MAPS
-from embedder_ros.training.network import Proposals
+from embedder_ros.training.network import Proposals, settle
 
 STRIDES = tuple(int(name[1:]) for name in MAPS)
 # Longest side of the boxes each level answers for, pixels; the ranges overlap so that no size falls between two.
@@ -32,6 +32,7 @@ UNLABELLED = (0.5, 0.15, 0.15, 0.15)  # weight of what is labelled nothing where
 BATCH = 8  # whole frames
 WINDOW = (256, 192)  # pixels, width and height, of what the finest level is shown when it is trained alone
 WINDOWS = 16  # of those to a batch
+SETTLED = 32  # frames from which batch norms take their mean and spread
 AROUND = 0.75  # share of windows around a thin thing; few cells of a whole frame are near one
 
 
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, nargs='+', required=True)
     parser.add_argument('--steps', type=int, default=600)
     parser.add_argument('--start', type=Path, help='continue from proposals.pt in this folder')
+    parser.add_argument('--rate', type=float, default=2e-3, help='largest step size')
     parser.add_argument('--only-fine', action='store_true', help='leave all but the finest level as they are')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, required=True)
@@ -65,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(2)
     labels = [path for folder in args.data for path in sorted(folder.glob('*.json'))]
     frames = [f for f in (load(path) for path in tqdm(labels, desc='frames')) if f is not None]
-    network = fit(frames, args.steps, args.start, only_fine=args.only_fine, seed=args.seed)
+    network = fit(frames, args.steps, args.start, rate=args.rate, only_fine=args.only_fine, seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), args.out / 'proposals.pt')
 
@@ -95,27 +97,34 @@ def window(frame: Labelled, rng: np.random.Generator) -> Labelled:
 
 
 def fit(
-    frames: list[Labelled], steps: int, start: Path | None = None, *, only_fine: bool = False, seed: int = 0
+    frames: list[Labelled],
+    steps: int,
+    start: Path | None = None,
+    *,
+    rate: float = 2e-3,
+    only_fine: bool = False,
+    seed: int = 0,
 ) -> Proposals:
-    """Train for `steps` steps, from nothing or from another run's file; the finest level alone is shown windows."""
+    """Train for `steps` steps, up to step size `rate`, from nothing or from another run's or `restore`'s file.
+
+    The finest level alone is shown windows.
+    """
     torch.manual_seed(seed)
-    network, rng = Proposals(), np.random.default_rng(seed)
+    network, rng = Proposals().eval().requires_grad_(False), np.random.default_rng(seed)
+    part = network.fine if only_fine else network
     if start:
         network.load_state_dict(torch.load(start / 'proposals.pt'))
-    trained = (network.eval().requires_grad_(False).fine if only_fine else network).train().requires_grad_(True)
-    optimiser = torch.optim.AdamW(trained.parameters(), 2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1)
+        shown = inputs([frames[i] for i in rng.integers(0, len(frames), SETTLED)])
+        settle(part, lambda: network(*shown))
+    part.train().requires_grad_(True)
+    optimiser = torch.optim.AdamW(part.parameters(), rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1)
     progress, mean = trange(steps, desc='proposals'), 0.0
     for step in progress:
         chosen = [frames[i] for i in rng.integers(0, len(frames), WINDOWS if only_fine else BATCH)]
         if only_fine:
             chosen = [window(frame, rng) for frame in chosen]
-        maps = [
-            torch.from_numpy(np.concatenate(level).astype(np.float32))
-            for level in zip(*(f.maps for f in chosen), strict=True)
-        ]
-        images = torch.from_numpy(np.stack([f.image for f in chosen]))
-        loss = losses(network(images, *maps), [f.boxes for f in chosen], [f.complete for f in chosen])
+        loss = losses(network(*inputs(chosen)), [f.boxes for f in chosen], [f.complete for f in chosen])
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -125,6 +134,13 @@ def fit(
         if step % 50 == 49:
             progress.write(f'loss {mean:.3f}')
     return network.eval()
+
+
+def inputs(frames: list[Labelled]) -> list[Tensor]:
+    """What `Proposals` reads of these."""
+    levels = zip(*(f.maps for f in frames), strict=True)
+    maps = [torch.from_numpy(np.concatenate(level).astype(np.float32)) for level in levels]
+    return [torch.from_numpy(np.stack([f.image for f in frames])), *maps]
 
 
 def losses(out: tuple[list[Tensor], list[Tensor]], truth: list[np.ndarray], complete: list[bool]) -> Tensor:
