@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder_ros.inference.beside import Beside
 from embedder_ros.types import FloatArray
 
 Rows = NDArray[np.intp]
@@ -91,13 +91,12 @@ def in_halves(count: int, size: int, work: Callable[[int, int], Result]) -> list
     if count * size < PARALLEL or not _helping.acquire(blocking=False):
         return [work(0, count)]
     try:
-        other = _helper().submit(work, count // 2, count)
-        return [work(0, count // 2), other.result()]
+        return list(_both()(lambda: work(0, count // 2), lambda: work(count // 2, count)))
     finally:
         _helping.release()
 
 
 @cache
-def _helper() -> ThreadPoolExecutor:
-    """The thread that takes one half of a long pass."""
-    return ThreadPoolExecutor(1, 'memory search')
+def _both() -> Beside:
+    """One for the process, begun with the first long pass."""
+    return Beside(0)
