@@ -5,6 +5,7 @@
 
 Writes head.pt, crops.pt, proposals.pt and texts.pt, with the files' own numbers (float16). Batch norms were folded into
 the convolutions before them and come back doing nothing; `train_identity` and `train_proposals --start` settle them.
+A mean of runs (`export`) that holds the first needs it settled too: `train_proposals --start OUT --steps 0`.
 """
 
 from __future__ import annotations
