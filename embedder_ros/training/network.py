@@ -224,13 +224,17 @@ def settle(network: nn.Module, look: Callable[[], object]) -> None:
     `restore` leaves them folded into convolutions; training as they are would norm with numbers they do not have.
     """
     norms = [module for module in network.eval().modules() if isinstance(module, nn.BatchNorm2d)]
-    seen: dict[nn.Module, Tensor] = {}
-    hooks = [norm.register_forward_pre_hook(lambda norm, given: seen.update({norm: given[0]})) for norm in norms]
+    seen: dict[nn.Module, list[Tensor]] = {norm: [] for norm in norms}  # more than one where levels share a tower
+
+    def measure(norm: nn.Module, given: tuple[Tensor]) -> None:
+        seen[norm].append(torch.stack(torch.var_mean(given[0], (0, 2, 3))))
+
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     with torch.no_grad():
         look()
         for norm in norms:
             assert norm.running_mean is not None and norm.running_var is not None
-            spread, mean = torch.var_mean(seen[norm], (0, 2, 3))
+            spread, mean = torch.stack(seen[norm]).mean(0)
             factor = norm.weight / (norm.running_var + norm.eps).sqrt()
             norm.bias += factor * (mean - norm.running_mean)
             norm.weight.copy_(factor * (spread + norm.eps).sqrt())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +30,11 @@ STRIDES = tuple(int(name[1:]) for name in MAPS)
 RANGES = ((0, 200), (0, 96), (48, 260), (180, 1e9))
 THIN = 24  # pixels; shorter side up to which the finest level answers for a box
 UNLABELLED = (0.5, 0.15, 0.15, 0.15)  # weight of what is labelled nothing where not all is labelled, by level
+RATE = 2e-3  # highest step size
 BATCH = 8  # whole frames
+SETTLED = 32  # of those from which batch norms take their mean and spread
 WINDOW = (256, 192)  # pixels, width and height, of what the finest level is shown when it is trained alone
 WINDOWS = 16  # of those to a batch
-SETTLED = 32  # frames from which batch norms take their mean and spread
 AROUND = 0.75  # share of windows around a thin thing; few cells of a whole frame are near one
 
 
@@ -59,17 +61,21 @@ def main() -> None:
     parser.add_argument('--data', type=Path, nargs='+', required=True)
     parser.add_argument('--steps', type=int, default=600)
     parser.add_argument('--start', type=Path, help='continue from proposals.pt in this folder')
-    parser.add_argument('--rate', type=float, default=2e-3, help='largest step size')
+    parser.add_argument('--rate', type=float, default=RATE, help='highest step size')
     parser.add_argument('--only-fine', action='store_true', help='leave all but the finest level as they are')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(2)
-    labels = [path for folder in args.data for path in sorted(folder.glob('*.json'))]
-    frames = [f for f in (load(path) for path in tqdm(labels, desc='frames')) if f is not None]
-    network = fit(frames, args.steps, args.start, rate=args.rate, only_fine=args.only_fine, seed=args.seed)
+    network = fit(load_all(args.data), args.steps, args.start, rate=args.rate, only_fine=args.only_fine, seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), args.out / 'proposals.pt')
+
+
+def load_all(folders: Sequence[Path]) -> list[Labelled]:
+    """All frames of these that can be trained on."""
+    labels = [path for folder in folders for path in sorted(folder.glob('*.json'))]
+    return [frame for frame in (load(path) for path in tqdm(labels, desc='frames')) if frame is not None]
 
 
 def load(label: Path) -> Labelled | None:
@@ -101,7 +107,7 @@ def fit(
     steps: int,
     start: Path | None = None,
     *,
-    rate: float = 2e-3,
+    rate: float = RATE,
     only_fine: bool = False,
     seed: int = 0,
 ) -> Proposals:
