@@ -10,7 +10,7 @@ import numpy as np
 
 from embedder_ros.grounding.follow import Follower
 from embedder_ros.grounding.scene import Question, Scene
-from embedder_ros.types import NANOSECONDS, Calibration, Candidate, ModelInfo, Observation, TrackStatus
+from embedder_ros.types import NANOSECONDS, Calibration, Candidate, ModelInfo, Observation, Outcome, TrackStatus
 
 MODEL = ModelInfo('m-1', 4, Calibration(20.0, -8.0, 0.3, 0.1, identity_scale=20.0, identity_bias=-12.0))
 MUG, OTHER_SIDE, BOWL = np.eye(4, dtype=np.float32)[:3]
@@ -96,3 +96,14 @@ def test_answers_about_now_name_the_object() -> None:
     run = Run(Question(MUG, 'the mug'))
     run.frames({LEFT: (MUG, 'a')}, 0.5)
     assert run.scene.find(run.follower.question, now=run.now).candidates[0].object_id == 'a'
+
+
+def test_an_object_that_is_asked_for_is_no_look_alike_that_is_known_as_another() -> None:
+    """Nor is a second box on the look-alike; the object itself is found from a side that its vector does not show."""
+    run = Run(Question(MUG, 'object a', by_identity=True, object_id='a'))
+    run.frames({RIGHT: (MUG, 'b'), (505, 100, 562, 160): (MUG, '')}, 0.3)
+    alone = run.scene.find(run.follower.question, now=run.now)
+    assert alone.outcome is Outcome.NOT_FOUND and not alone.candidates
+    run.frames({LEFT: (OTHER_SIDE, 'a'), RIGHT: (MUG, 'b')}, 0.3)
+    both = run.scene.find(run.follower.question, now=run.now)
+    assert both.outcome is Outcome.FOUND and [c.object_id for c in both.candidates] == ['a']

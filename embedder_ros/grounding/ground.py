@@ -47,6 +47,7 @@ def ground(
     *,
     identity: Identity | None = None,
     tracks: Sequence[Track] = (),
+    others: Sequence[Track] = (),
     ages: Sequence[float] | None = None,
     max_age: float = float('inf'),
     max_candidates: int = 5,
@@ -62,6 +63,7 @@ def ground(
         calibration: how cosines are read, and the thresholds.
         identity: given when the query is an object's embedding: the map to the part that compares individuals.
         tracks: live tracks of these observations, to name the candidates.
+        others: those of them that are known not to be meant; no box on one is an answer or a rival.
         ages: seconds since each observation; None means all are fresh.
         max_age: observations older than this are not searched.
         max_candidates: most candidates in the answer.
@@ -78,7 +80,7 @@ def ground(
         reason = 'stale_frames' if observations else 'no_frames'
         return Answer(Outcome.NOT_FOUND, reason, threshold=calibration.found, age=newest)
     ranked = _ranked(query, fresh, calibration, identity)
-    candidates = _distinct(ranked)
+    candidates = [c for c in _distinct(ranked) if not _on_one(c, others)]
     outcome, reason, margin = _judge(candidates, calibration)
     shown = candidates[:max_candidates]
     if identity is None:  # an object's own box is the best that there is
@@ -155,6 +157,13 @@ def _distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
         if not one_thing[i, kept].any():
             kept.append(i)
     return [ranked[i] for i in kept]
+
+
+def _on_one(candidate: Candidate, tracks: Sequence[Track]) -> bool:
+    """Whether it is a box on one of these tracks, which need not be the box that the tracker took."""
+    c = candidate
+    shown = [t.box for t in tracks if (t.camera, t.stamp) == (c.camera, c.stamp) and t.row >= 0]
+    return bool(shown) and bool((box_iou(c.box[None], np.stack(shown)) >= SAME_IOU).any())
 
 
 def _voted(candidate: Candidate, ranked: Sequence[Candidate]) -> Candidate:

@@ -13,6 +13,7 @@ from embedder_ros.types import (
     NANOSECONDS,
     Answer,
     Calibration,
+    Candidate,
     FloatArray,
     ModelInfo,
     Observation,
@@ -113,17 +114,19 @@ class Scene:
         if unknown:
             raise UserError(f"no camera '{unknown[0]}'; seen so far: {', '.join(sorted(self.views)) or 'none'}")
         views = [v for name, v in self.views.items() if not cameras or name in cameras]
+        tracks = [t for v in views for t in v.tracks]
         answer = ground(
             question.vector,
             [v.observation for v in views],
             self.calibration,
             identity=self.model.identity if question.by_identity else None,
-            tracks=[t for v in views for t in v.tracks],
+            tracks=tracks,
+            others=[t for t in tracks if question.object_id and t.object_id not in ('', question.object_id)],
             ages=[max(0, now - v.arrival) / NANOSECONDS for v in views],
             max_age=max_age,
             max_candidates=RANKED,
         )
-        answer = _meant(answer, question.track_id)
+        answer = _meant(answer, question)
         return replace(answer, candidates=answer.candidates[:max_candidates])
 
     def silent(self, camera: str, now: int) -> bool:
@@ -157,10 +160,16 @@ class Scene:
         return self._trackers[camera]
 
 
-def _meant(answer: Answer, track_id: int) -> Answer:
-    """The answer with the track that was asked for in front: who names a track does not mean its look-alikes."""
-    own = [c for c in answer.candidates if track_id and c.track_id == track_id]
-    if not own:
+def _meant(answer: Answer, question: Question) -> Answer:
+    """The answer with the track or object that was asked for in front: who names it does not mean its look-alikes."""
+    named = [_is_named(c, question) for c in answer.candidates]
+    if not any(named):
         return answer
-    rest = [c for c in answer.candidates if c.track_id != track_id]
+    own = [c for c, is_own in zip(answer.candidates, named, strict=True) if is_own]
+    rest = [c for c, is_own in zip(answer.candidates, named, strict=True) if not is_own]
     return replace(answer, outcome=Outcome.FOUND, reason='found', candidates=own + rest, margin=own[0].score)
+
+
+def _is_named(candidate: Candidate, question: Question) -> bool:
+    by_track = bool(question.track_id) and candidate.track_id == question.track_id
+    return by_track or (bool(question.object_id) and candidate.object_id == question.object_id)
