@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from embedder_ros.models.base import Embedder, Proposer
-from embedder_ros.positions import box_positions
+from embedder_ros.positions import located
 from embedder_ros.types import Boxes, Frame, Observation
 
 
@@ -38,7 +37,7 @@ class Pipeline:
         encoded = self.embedder.encode(frames)
         boxes = [self._kept(b) for b in self.proposer.propose(frames, encoded, self.max_objects)]
         observations = self.embedder.embed(frames, encoded, boxes)
-        return [_with_positions(f, o) for f, o in zip(frames, observations, strict=True)]
+        return [located(f, o) for f, o in zip(frames, observations, strict=True)]
 
     def embed_boxes(self, frame: Frame, xyxy: np.ndarray) -> Observation:
         """Embed boxes that somebody else chose; (N, 4) pixels, clipped to the image by the caller."""
@@ -48,8 +47,3 @@ class Pipeline:
     def _kept(self, boxes: Boxes) -> Boxes:
         keep = boxes.objectness >= self.score_threshold
         return boxes if keep.all() else Boxes(boxes.xyxy[keep], boxes.objectness[keep])
-
-
-def _with_positions(frame: Frame, observation: Observation) -> Observation:
-    positions = box_positions(frame, observation.boxes)
-    return observation if positions is None else replace(observation, positions=positions)

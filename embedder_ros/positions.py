@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from embedder_ros.types import FloatArray, Frame
+from embedder_ros.types import FloatArray, Frame, Observation
 
 # Samples per side, and the middle share of the box they are spread over: the rim of a box is mostly background.
 SAMPLES = 9
@@ -30,6 +32,12 @@ def box_positions(frame: Frame, boxes: FloatArray) -> FloatArray | None:
     z = _median_depth(frame, centre, size)
     fx, fy, cx, cy = frame.intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]]
     return np.stack([(centre[:, 0] - cx) / fx * z, (centre[:, 1] - cy) / fy * z, z], axis=1).astype(np.float32)
+
+
+def located(frame: Frame, observation: Observation) -> Observation:
+    """The observation of a frame with its boxes' positions; as it is when the frame has no depth."""
+    positions = box_positions(frame, observation.boxes)
+    return observation if positions is None else replace(observation, positions=positions)
 
 
 def _median_depth(frame: Frame, centre: FloatArray, size: FloatArray) -> FloatArray:

@@ -26,6 +26,12 @@ def share_file(relative: str) -> Path:
     raise UserError(f'{relative} is not installed with embedder_ros; install the package again')
 
 
+def profile_variable() -> str:
+    """The environment variable from which this ROS distribution's Fast DDS reads its profile."""
+    before_kilted = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+    return 'FASTRTPS_DEFAULT_PROFILES_FILE' if before_kilted else 'FASTDDS_DEFAULT_PROFILES_FILE'
+
+
 def _folders() -> Iterator[Path]:
     package = Path(__file__).resolve().parent
     yield package.parent  # a checkout

@@ -15,6 +15,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from embedder_ros.share import profile_variable
+
 SHARE = get_package_share_directory('embedder_ros')
 
 # name: sentence. Lists are separated by commas.
@@ -66,7 +68,6 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument('log_level', default_value='info', description='debug, info, warn or error'),
     ]
     # Without a larger shared-memory segment Fast DDS loses 720p images; a profile that is already set is kept.
-    before_kilted = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    variable = 'FASTRTPS_DEFAULT_PROFILES_FILE' if before_kilted else 'FASTDDS_DEFAULT_PROFILES_FILE'
+    variable = profile_variable()
     profile = os.environ.get(variable, os.path.join(SHARE, 'config', 'fastdds.xml'))
     return LaunchDescription([*arguments, SetEnvironmentVariable(variable, profile), OpaqueFunction(function=start)])

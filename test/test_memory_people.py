@@ -45,9 +45,9 @@ def test_questions_about_a_person_are_refused() -> None:
 def test_remembered_frames_hold_no_people() -> None:
     robot = Robot(options={'person': PERSON})
     ids = robot.watch(SCENE)
-    robot.memory.keep_frame(robot.observation, robot.tracks['front'])
+    robot.memory.keep_frame(robot.observation, robot.tracks['front'], thumbnail=b'with anna')
     (frame,) = robot.store.frames.values()
-    assert frame.object_ids == (ids['mug'],) and frame.embeddings.shape == (1, DIM)
+    assert frame.object_ids == (ids['mug'],) and frame.embeddings.shape == (1, DIM) and not frame.thumbnail
     assert tuple(frame.boxes[0]) == RIGHT and len(frame.iou) == 1
 
 

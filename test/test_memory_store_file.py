@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from memorytest import DIM, JPEG, MAP, MODEL, frame, thing, vectors
 
+from embedder_ros.memory import sqlite_file
 from embedder_ros.memory.open import open_store
 from embedder_ros.memory.store import Filter, Store
 from embedder_ros.types import UserError, unit_rows
@@ -242,6 +244,23 @@ def test_a_full_disk_is_told_and_loses_nothing(path: Path) -> None:
     store.put(big)
     store.close()
     assert opened(path).count() == (401, 0)
+
+
+def test_a_lock_that_cannot_be_written_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is full before the memory is first opened; it opens as soon as there is space."""
+    with monkeypatch.context() as context, pytest.raises(UserError, match=r'objects.db.lock cannot be written .*space'):
+        context.setattr(sqlite_file.os, 'getpid', no_space)
+        opened(path)
+    opened(path).close()
+
+
+def no_space() -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_unknown_users_folder_is_told() -> None:
+    with pytest.raises(UserError, match='full path'):
+        open_store('~nobody-has-this-name/objects.db', MAP, MODEL)
 
 
 FULL = """

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -102,6 +103,27 @@ def test_a_server_that_goes_away_is_told_and_used_again_when_it_is_back(server: 
     assert store.get('a') is not None and store.get('b') is None
     store.put([thing('b', vectors(1)[0])])
     assert store.count() == (2, 0)
+    store.close()
+
+
+def test_a_server_that_does_not_answer_is_not_asked_by_every_question(server: Postgres) -> None:
+    """Each asking costs a timeout in which a robot would see nothing."""
+    store = open_store(server.new_url(), MAP, MODEL)
+    store.put([thing('a', vectors(1)[0])])
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        connection, url = store._server, store._server._url  # type: ignore[attr-defined]
+        connection._url = f'postgresql://robot@127.0.0.1:{silent.getsockname()[1]}/objects'
+        connection._connection.close()
+        with pytest.raises(UserError, match='cannot be reached'):
+            store.count()
+        silent.settimeout(0.2)
+        silent.accept()
+        with pytest.raises(UserError, match='does not answer: check the network'):
+            store.count()
+        with pytest.raises(TimeoutError):
+            silent.accept()
+    connection._url, connection._again = url, 0.0
+    assert store.count() == (1, 0)
     store.close()
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from embedder_ros.msg import ModelInfo, ObjectEmbeddings, Query, Region, Tracks
 from embedder_ros.nodes import wire
 from embedder_ros.nodes.images import rgb_to_image, rgb_to_jpeg
 from embedder_ros.nodes.messages import header, stamp_to_ns
-from embedder_ros.srv import EmbedText, Find
-from embedder_ros.types import NANOSECONDS
+from embedder_ros.srv import EmbedText, Find, Forget
+from embedder_ros.types import NANOSECONDS, UserError
 
 RED = (40, 60, 100, 120)
 HOUR = 3600 * NANOSECONDS
@@ -257,6 +258,40 @@ def test_bytes_that_are_no_message(victim: Robot) -> None:
         publisher.publish(data)
     victim.node.destroy_publisher(publisher)
     answers(victim)
+
+
+class Told:
+    """Stands for a node that offers a service, and keeps what it logs."""
+
+    def __init__(self) -> None:
+        self.logged: list[str] = []
+        self.error = self.logged.append
+
+    def create_service(self, kind: Any, name: str, callback: Any, **options: Any) -> Any:
+        return callback
+
+    def get_logger(self) -> Told:
+        return self
+
+
+@pytest.mark.parametrize(
+    ('error', 'message', 'logged'),
+    [
+        (UserError('give object_ids'), 'give object_ids', 0),
+        (RuntimeError('no such bit'), 'forget failed with RuntimeError: no such bit; see the log', 1),
+    ],
+)
+def test_a_service_that_fails_is_answered(error: Exception, message: str, logged: int) -> None:
+    """Nothing half done is in the answer, and the node lives on."""
+
+    async def fail(request: Forget.Request, response: Forget.Response) -> None:
+        response.success, response.forgotten = True, 3
+        raise error
+
+    node = Told()
+    answer = asyncio.run(wire.offer(node, wire.FORGET, fail)(Forget.Request(), Forget.Response()))
+    assert (answer.success, answer.forgotten, answer.message) == (False, 0, message)
+    assert [text.startswith('Traceback') for text in node.logged] == [True] * logged
 
 
 def test_nobody_publishes(tmp_path: Path) -> None:

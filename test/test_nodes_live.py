@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,9 +111,12 @@ def _tracked(tracks: Tracks) -> dict[tuple[float, ...], int]:
     return {tuple(box): i for i, status, box in rows if status == Tracks.TRACKED}
 
 
-@pytest.mark.parametrize('known', [True, False])
-def test_depth_and_camera_info_give_a_position(perception: Robot, known: bool) -> None:
-    """A red box 2 m away, 40 px right and 10 px above the optical axis of a camera of 200 px focal length."""
+@pytest.mark.parametrize(('known', 'late'), [(True, 0.0), (True, 0.03), (False, 0.0)])
+def test_depth_and_camera_info_give_a_position(perception: Robot, known: bool, late: float) -> None:
+    """A red box 2 m away, 40 px right and 10 px above the optical axis of a camera of 200 px focal length.
+
+    Depth that is registered to the image may be published `late` seconds after it.
+    """
     node = perception.node
     box = (180, 90, 220, 130)
     depth = node.create_publisher(Image, 'front/depth', RELIABLE)
@@ -126,8 +130,13 @@ def test_depth_and_camera_info_give_a_position(perception: Robot, known: bool) -
             info.publish(CameraInfo(header=at, k=[200.0, 0, 160, 0, 200, 120, 0, 0, 1]))
             message = Image(header=at, height=240, width=320, encoding='32FC1', step=1280)
             message.data = metres.tobytes()
+            stamp = stamp_to_ns(at.stamp)
+            if late:
+                camera.publish(stamp)
+                time.sleep(late)
             depth.publish(message)
-            camera.publish(at.stamp.sec * 10**9 + at.stamp.nanosec)
+            if not late:
+                camera.publish(stamp)
             if not objects or np.isfinite(objects[-1].positions).tolist() != [known] * 3:
                 return None
             response = perception.find('red', cameras=['front'])
@@ -141,6 +150,44 @@ def test_depth_and_camera_info_give_a_position(perception: Robot, known: bool) -
         assert best.position.header.frame_id == 'optical'
     for publisher in (depth, info):
         node.destroy_publisher(publisher)
+
+
+def test_a_camera_without_a_calibration_gives_no_positions_and_all_else(perception: Robot) -> None:
+    """Drivers publish a camera matrix of zeros until somebody calibrates the camera."""
+    node = perception.node
+    depth = node.create_publisher(Image, 'front/depth', RELIABLE)
+    info = node.create_publisher(CameraInfo, 'front/camera_info', RELIABLE)
+
+    def publish() -> None:
+        at = header(node.get_clock().now().nanoseconds, 'optical')
+        info.publish(CameraInfo(header=at))
+        message = Image(header=at, height=240, width=320, encoding='32FC1', step=1280)
+        message.data = np.full((240, 320), 2.0, np.float32).tobytes()
+        depth.publish(message)
+
+    timer = node.create_timer(0.05, publish)
+    with perception.camera('front/image', picture(red=RED)):
+        perception.status('embedder: camera front', 'no positions: camera_info without a calibration')
+        best = perception.found('red', cameras=['front']).candidates[0]
+    assert not best.has_position and best.track_id > 0
+    node.destroy_timer(timer)
+    for publisher in (depth, info):
+        node.destroy_publisher(publisher)
+
+
+def test_images_without_a_stamp_are_answered_from(perception: Robot) -> None:
+    """They count as taken when they arrive: what is new is seen, and tracked."""
+    with perception.camera('rear/image/compressed', picture(red=RED), hertz=0.01) as camera:
+
+        def found(text: str) -> bool:
+            camera.publish(0)
+            return perception.find(text, cameras=['rear']).outcome == Find.Response.FOUND
+
+        perception.until(lambda: found('red'), 'the red thing')
+        camera.image = picture(blue=GREEN)
+        perception.until(lambda: found('blue'), 'the blue thing')
+        best = perception.find('blue', cameras=['rear']).candidates[0]
+    assert best.track_id > 0 and stamp_to_ns(best.header.stamp) > 0
 
 
 def test_texts_and_regions_are_embedded_alike(perception: Robot) -> None:
@@ -341,7 +388,7 @@ def test_diagnostics_name_the_state_and_the_remedy(perception: Robot) -> None:
     name = 'embedder: camera front'
     perception.status(name, 'waiting for image: nobody publishes /live/front/image')
     with perception.camera('front/image', picture(red=RED)) as camera:
-        perception.status(name, 'images a second')
+        perception.status(name, 'no positions: ')  # it is said to have depth, and none comes
         perception.status('embedder: model', 'running')
         perception.status('grounder: scene', 'tracking')
         bad = rgb_to_image(camera.image, header(0, ''))
@@ -349,6 +396,8 @@ def test_diagnostics_name_the_state_and_the_remedy(perception: Robot) -> None:
         perception.until(
             lambda: camera.publisher.publish(bad) or 'plaid8' in _message(perception, name), 'invalid images'
         )
+    with perception.camera('rear/image/compressed', picture(red=RED)):
+        perception.status('embedder: camera rear', 'images a second')
     with perception.camera('front/image', picture(red=RED), hertz=0.01) as camera:
         perception.until(lambda: camera.publish(10**9) or 'stale stamps' in _message(perception, name), 'stale stamps')
         assert 'use_sim_time' in _message(perception, name)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from livetest import Robot, picture, robot
 
-from embedder_ros.msg import Query, Region, Tracks
+from embedder_ros.msg import ObjectEmbeddings, Query, Region, Tracks
 from embedder_ros.nodes.images import rgb_to_jpeg
 from embedder_ros.nodes.messages import header, stamp_to_ns
 from embedder_ros.srv import Find, Forget, ListObjects, Reidentify, Remember, SearchFrames
@@ -76,6 +77,7 @@ def test_what_left_the_view_is_found_in_memory(house: Robot) -> None:
     assert house.find('blue', scope=MEMORY).outcome == Find.Response.NOT_FOUND
     assert house.find('red', scope=MEMORY, cameras=['rear']).outcome == Find.Response.NOT_FOUND
     assert house.find('red', scope=MEMORY, max_age=0.01).outcome == Find.Response.NOT_FOUND
+    assert house.find('red', scope=MEMORY, max_age=float('inf')).outcome == Find.Response.FOUND
 
 
 def test_an_object_is_asked_for_by_its_id(house: Robot) -> None:
@@ -208,3 +210,37 @@ def test_a_memory_that_cannot_be_opened_leaves_the_present(tmp_path: Path) -> No
             refused = it.find('red', scope=MEMORY)
             assert not refused.success and 'objects.db' in refused.message
     assert (tmp_path / 'objects.db').read_bytes().startswith(b'no database'), 'a file that is not ours was written to'
+
+
+def test_cameras_go_on_while_the_memory_does_not_answer(tmp_path: Path) -> None:
+    """A fleet's server behind a dead link takes seconds to refuse, and what is in view now needs no memory."""
+    pytest.importorskip('psycopg')
+    with socket.create_server(('127.0.0.1', 0)) as silent, robot('/lonely', tmp_path) as it:
+        silent.setblocking(False)
+        url = f'postgresql://robot@127.0.0.1:{silent.getsockname()[1]}/objects'
+        it.start('perception', cameras=['front'], image_topics=['front/image'], memory=url)
+        objects = it.listen(ObjectEmbeddings, 'objects')
+        with it.camera('front/image', picture(red=RED)):
+            it.found('red')
+            while _called(silent):
+                pass  # calls from before there was anything to see
+            call = it.until(lambda: _called(silent), 'the next call to the server')
+            before = len(objects)
+            it.until(lambda: _given_up(call), 'the call to be given up')
+        assert len(objects) - before >= 10, 'it takes 3 s'
+        it.status('grounder: memory', 'cannot be reached')
+
+
+def _called(server: socket.socket) -> socket.socket | None:
+    try:
+        return server.accept()[0]
+    except BlockingIOError:
+        return None
+
+
+def _given_up(call: socket.socket) -> bool:
+    call.setblocking(False)
+    try:
+        return not call.recv(1000)
+    except BlockingIOError:
+        return False

@@ -247,6 +247,8 @@ class Memory:
     def keep_frame(self, observation: Observation, tracks: Sequence[Track], thumbnail: bytes = b'') -> None:
         """Remember a frame for SearchFrames, without the people in it unless they may be identified.
 
+        A frame that shows people is kept without its picture.
+
         Args:
             observation: the frame's.
             tracks: of the same frame, as `update` returned them.
@@ -267,6 +269,8 @@ class Memory:
             if 0 <= track.row < len(ids) and track.status is not TrackStatus.REMOVED:
                 ids[track.row] = track.object_id
         people = self._people(o.embeddings)
+        if people.any():
+            thumbnail = b''  # it would show them
         rows = np.flatnonzero(sound(o) & ~people & ~within(o.boxes, o.boxes[people]))
         return StoredFrame(
             o.stamp, o.camera, o.frame_id, o.width, o.height, o.frame_embeddings,
@@ -502,7 +506,7 @@ class Memory:
         return self._clock[0] + max(0, now - self._clock[1]) if self._clock else now
 
     def _filter(self, max_age: float, cameras: Sequence[str], stamp: int) -> Filter:
-        since = max(1, stamp - round(max_age * NANOSECONDS)) if max_age > 0 else 0
+        since = stamp - round(max_age * NANOSECONDS) if 0 < max_age * NANOSECONDS < stamp else 0
         return Filter(since=since, cameras=tuple(cameras))
 
     def _asked(self, vector: FloatArray, by_identity: bool) -> FloatArray:

@@ -8,6 +8,7 @@ length. Vectors are `halfvec` (float16), which pgvector indexes up to 4000 numbe
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -27,7 +28,15 @@ except ImportError as missing:
 
 VERSION = 1
 RETRIES = 3  # of a transaction that other writers or a lost connection broke
-_CONNECT: dict[str, Any] = {'connect_timeout': 5, 'tcp_user_timeout': 10_000, 'application_name': 'embedder_ros'}
+# A link that is lost is noticed within seconds, also while an answer is waited for.
+_CONNECT: dict[str, Any] = {
+    'connect_timeout': 3, 'tcp_user_timeout': 10_000, 'keepalives_idle': 5, 'keepalives_interval': 2,
+    'keepalives_count': 3, 'application_name': 'embedder_ros',
+}  # fmt: skip
+SILENT = (
+    1.0  # seconds without an answer from which a server is not asked again at once, since each asking costs as much
+)
+PAUSE = 10.0  # seconds until then
 
 _SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS embedder_ros;
@@ -105,6 +114,7 @@ class Server:
         self._url = url
         self._connection: Any = None
         self._closed = False
+        self._again = 0.0  # by time.monotonic
         self._alone(self._prepare)
 
     def run(self, work: Callable[[Cursor], T]) -> T:
@@ -154,7 +164,7 @@ class Server:
     def _connected(self) -> Any:
         if self._connection is None or self._connection.closed:
             self._connection = None
-            connection = psycopg.connect(self._url, autocommit=True, **_CONNECT)
+            connection = self._new_connection()
             info = TypeInfo.fetch(connection, 'halfvec')
             if info is None:
                 info = self._extended(connection)
@@ -163,6 +173,17 @@ class Server:
             connection.execute('SET search_path = embedder_ros, public')
             self._connection = connection
         return self._connection
+
+    def _new_connection(self) -> Any:
+        begin = time.monotonic()
+        if begin < self._again:
+            raise UserError(f'{self.name} does not answer: check the network; it is asked again in some seconds')
+        try:
+            return psycopg.connect(self._url, autocommit=True, **_CONNECT)
+        except psycopg.OperationalError:
+            end = time.monotonic()
+            self._again = end + PAUSE if end - begin > SILENT else 0.0
+            raise
 
     def _extended(self, connection: Any) -> TypeInfo:
         try:

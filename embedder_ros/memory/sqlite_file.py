@@ -15,7 +15,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -65,7 +65,7 @@ class MemoryFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path).expanduser() if path else None
+        self.path = _expanded(path) if path else None
         self.name = str(self.path) if self.path else 'the memory in RAM'
         self._lock: IO[str] | None = None
         self._open = False
@@ -224,6 +224,13 @@ class MemoryFile:
         )
 
 
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~name of a user that this machine does not know
+        raise UserError(f"'{path}' cannot be opened ({error}): name a file by its full path") from error
+
+
 def _locked(path: Path) -> IO[str]:
     """The lock file beside the memory, ours until it is closed. Raises UserError naming the process that has it."""
     try:
@@ -245,9 +252,14 @@ def _locked(path: Path) -> IO[str]:
             f'{path} is in use by the process with pid {holder}: stop it, or give this one a file of its own; '
             'several robots share a memory through a PostgreSQL url'
         ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    try:
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+    except OSError as error:
+        with suppress(OSError):  # closing writes once more what could not be written
+            lock.close()
+        raise UserError(f'{path}.lock cannot be written ({error.strerror}): free some space') from error
     return lock
 
 

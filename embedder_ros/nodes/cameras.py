@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,8 @@ from embedder_ros.nodes.slots import Slots
 from embedder_ros.types import NANOSECONDS, Frame, UserError
 
 DEPTH_KEPT = 8  # depth images kept to find the one nearest to an image's stamp
+LATEST = 0.1  # seconds that a depth image is waited for at most
+FLOWING = NANOSECONDS  # how far the newest depth image may be behind an image for the next one to be waited for
 
 
 @dataclass
@@ -35,8 +37,10 @@ class Camera:
     last_stamp: int = 0
     age: float = float('nan')
     intrinsics: np.ndarray | None = None
-    depths: deque[Any] = field(default_factory=lambda: deque(maxlen=DEPTH_KEPT))
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    calibrated: bool = True
+    depths: deque[Image] = field(default_factory=lambda: deque(maxlen=DEPTH_KEPT))
+    nearest: Image | None = None  # when its newest image was taken; it may be gone from `depths` after the inference
+    arrived: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def compressed(self) -> bool:
@@ -102,14 +106,31 @@ class CameraInputs:
 
     def _on_image(self, camera: Camera, msg: Any) -> None:
         camera.counts['received'] += 1
+        self._stamp(camera, msg)
         self._slots.put(camera.name, msg)
 
     def _on_depth(self, camera: Camera, msg: Image) -> None:
-        with camera.lock:
+        self._stamp(camera, msg)
+        with camera.arrived:
             camera.depths.append(msg)
+            camera.arrived.notify_all()
+
+    def _stamp(self, camera: Camera, msg: Any) -> None:
+        """What comes without a stamp was taken when it arrives: a stamp that stands still would show nothing new."""
+        if _time(msg):
+            return
+        msg.header.stamp = self._node.get_clock().now().to_msg()
+        camera.counts['without a stamp'] += 1
+        if camera.counts['without a stamp'] == 1:
+            self._node.get_logger().warning(
+                f'camera {camera.name}: images come without a stamp and count as taken when they arrive; have the '
+                'driver fill header.stamp'
+            )
 
     def _on_info(self, camera: Camera, msg: CameraInfo) -> None:
-        camera.intrinsics = np.asarray(msg.k, np.float64).reshape(3, 3)
+        k = np.asarray(msg.k, np.float64).reshape(3, 3)
+        camera.calibrated = bool(np.isfinite(k).all() and k[0, 0] > 0 and k[1, 1] > 0)  # else K is all zeros
+        camera.intrinsics = k if camera.calibrated else None
 
     def offered_types(self, camera: Camera) -> list[str]:
         """Message types that publishers offer on the camera's image topic."""
@@ -119,7 +140,7 @@ class CameraInputs:
     def frame(self, name: str, msg: Any) -> Frame | None:
         """Decode one message; None when it is skipped, which is counted with the reason."""
         camera = self.cameras[name]
-        stamp = stamp_to_ns(msg.header.stamp)
+        stamp = _time(msg)
         camera.age = (self._node.get_clock().now().nanoseconds - stamp) / NANOSECONDS
         if self._max_age and camera.age > self._max_age:
             camera.counts['too old'] += 1
@@ -130,23 +151,42 @@ class CameraInputs:
         try:
             image = images.compressed_to_rgb(msg) if camera.compressed else images.image_to_rgb(msg)
         except UserError as error:
-            return self._invalid(camera, 'image', error)
-        depth = self._depth(camera, stamp)
-        return Frame(image, stamp, name, msg.header.frame_id, depth, camera.intrinsics if depth is not None else None)
+            self._invalid(camera, 'image', error)
+            return None
+        camera.nearest = self._nearest(camera, stamp)
+        return Frame(image, stamp, name, msg.header.frame_id)
 
-    def _depth(self, camera: Camera, stamp: int) -> np.ndarray | None:
-        with camera.lock:
-            depths = list(camera.depths)
-        nearest = min(depths, key=lambda m: abs(stamp_to_ns(m.header.stamp) - stamp), default=None)
-        if nearest is None or camera.intrinsics is None:
-            return None
-        if abs(stamp_to_ns(nearest.header.stamp) - stamp) > self._slop:
+    def with_depth(self, frame: Frame) -> Frame:
+        """The frame with the depth image of its moment, asked for after the inference: it often comes a little later.
+
+        Waits up to `depth_slop` and LATEST for it while depth images flow.
+        """
+        camera = self.cameras[frame.camera]
+        if not camera.depth_topic:
+            return frame
+        if camera.intrinsics is None:
+            camera.counts['no camera_info' if camera.calibrated else 'camera_info without a calibration'] += 1
+            return frame
+        with camera.arrived:
+            newest = max(map(_time, camera.depths), default=0)
+            if frame.stamp - FLOWING < newest < frame.stamp:
+                seconds = min(self._slop / NANOSECONDS, LATEST)
+                camera.arrived.wait_for(lambda: _time(camera.depths[-1]) >= frame.stamp, seconds)
+        nearest = self._nearest(camera, frame.stamp)
+        if nearest is None or abs(_time(nearest) - frame.stamp) > self._slop:
             camera.counts['no depth in time'] += 1
-            return None
+            return frame
         try:
-            return images.depth_to_metres(nearest)
+            return replace(frame, depth=images.depth_to_metres(nearest), intrinsics=camera.intrinsics)
         except UserError as error:
-            return self._invalid(camera, 'depth', error)
+            self._invalid(camera, 'depth', error)
+            return frame
+
+    @staticmethod
+    def _nearest(camera: Camera, stamp: int) -> Image | None:
+        with camera.arrived:
+            known = [*camera.depths, *([camera.nearest] if camera.nearest else [])]
+        return min(known, key=lambda msg: abs(_time(msg) - stamp), default=None)
 
     def _invalid(self, camera: Camera, what: str, error: UserError) -> None:
         camera.counts[f'invalid {what}'] += 1
@@ -159,3 +199,7 @@ class CameraInputs:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
+
+
+def _time(msg: Any) -> int:
+    return stamp_to_ns(msg.header.stamp)

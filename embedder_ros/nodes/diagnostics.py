@@ -17,6 +17,12 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 # Seconds by which stamps may differ from the node's clock before it is worth telling.
 STALE = 5.0
+# What keeps a camera with depth from giving positions, and what to do.
+NO_POSITIONS = {
+    'no camera_info': 'Have the driver publish it beside the image topic, or remap it',
+    'camera_info without a calibration': 'Its K is zero: calibrate the camera (camera_calibration)',
+    'no depth in time': 'See that depth_topics is published with the stamps of the images, or raise depth_slop',
+}
 
 
 def status(node: Any, what: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
@@ -82,6 +88,9 @@ class CameraMonitor:
                 f'stale stamps: images are stamped {camera.age:.0f} s before now. Synchronise the clocks; when '
                 'replaying a bag, play it with --clock and set use_sim_time'
             )
+        for lack, remedy in NO_POSITIONS.items():
+            if new[lack] > new['received'] / 2:
+                return WARN, f'no positions: {lack} for {new[lack]} of {new["received"]} images. {remedy}'
         return OK, f'{new["received"]} images a second'
 
 
@@ -100,5 +109,6 @@ def waiting(inputs: CameraInputs, camera: Camera) -> str:
         return f'{camera.image_topic}: no image in the last second, {camera.counts["received"]} before'
     return (
         f'{camera.image_topic} is published but no image arrives. Images larger than the shared-memory segment are '
-        'lost: set FASTDDS_DEFAULT_PROFILES_FILE to share/embedder_ros/config/fastdds.xml for this node and the camera'
+        'lost: set FASTDDS_DEFAULT_PROFILES_FILE (up to Jazzy FASTRTPS_DEFAULT_PROFILES_FILE) to '
+        'share/embedder_ros/config/fastdds.xml for this node and the camera'
     )

@@ -142,21 +142,16 @@ class Embedder(LifecycleNode):
                 self._picture.publish(rgb_to_image(draw.draw_observation(frame.image, observation), header))
         self._latency = (self.get_clock().now().nanoseconds - frames[-1].stamp) / NANOSECONDS
 
-    def _on_embed_text(self, request: EmbedText.Request, response: EmbedText.Response) -> EmbedText.Response:
+    def _on_embed_text(self, request: EmbedText.Request, response: EmbedText.Response) -> None:
         try:
-            rows = self.embed_texts(request.texts, TextKind(request.kind))
-        except ValueError as error:  # UserError, or a kind that is none
-            response.message = str(error)
-            return response
-        return messages.fill_embed_text(response, rows, self.pipeline.embedder.info, TextKind(request.kind))
+            kind = TextKind(request.kind)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        messages.fill_embed_text(response, self.embed_texts(request.texts, kind), self.pipeline.embedder.info, kind)
 
-    async def _on_embed_region(self, request: EmbedRegion.Request, response: EmbedRegion.Response) -> Any:
-        try:
-            frame, observation = await self.embed_region(request.region)
-        except UserError as error:
-            response.message = str(error)
-            return response
-        return messages.fill_embed_region(response, frame, observation, request.thumbnail)
+    async def _on_embed_region(self, request: EmbedRegion.Request, response: EmbedRegion.Response) -> None:
+        frame, observation = await self.embed_region(request.region)
+        messages.fill_embed_region(response, frame, observation, request.thumbnail)
 
     def _diagnose(self) -> list[DiagnosticStatus]:
         statuses = [self._model_status()]

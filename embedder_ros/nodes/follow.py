@@ -7,6 +7,7 @@ therefore stays ACCEPTED while it runs, and is executed only to deliver its resu
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,9 @@ class FollowServer:
         try:
             question = await self._node.question(request.query)
             scene = self._node.ready_scene()
-        except UserError as error:
+        except Exception as error:  # a goal that cannot begin must not end the node
+            if not isinstance(error, UserError):
+                self._node.get_logger().error(traceback.format_exc())
             self._results[bytes(handle.goal_id.uuid)] = Follow.Result(outcome=Follow.Result.FAILED, message=str(error))
             handle.execute()
             return

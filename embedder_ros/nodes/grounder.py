@@ -171,17 +171,12 @@ class Grounder(LifecycleNode):
         self._tracks.publish(messages.tracks_to_msg(tracks, observation))
         self._follow.on_frame(observation, tracks)
 
-    async def _on_find(self, request: Find.Request, response: Find.Response) -> Find.Response:
-        try:
-            answer, remembered = await self._answer(request)
-        except UserError as error:
-            response.message = str(error)
-            return response
+    async def _on_find(self, request: Find.Request, response: Find.Response) -> None:
+        answer, remembered = await self._answer(request)
         messages.answer_to_response(answer, response)
         self.memory_server.describe(response.candidates, thumbnails=request.thumbnails and remembered)
         if request.thumbnails and not remembered:
             await self._add_thumbnails(response)
-        return response
 
     async def _answer(self, request: Find.Request) -> tuple[Answer, bool]:
         """The answer in the scope that is asked for, and whether it is from memory."""

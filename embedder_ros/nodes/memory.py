@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
+from rclpy.task import Future
 
 from embedder_ros.grounding.scene import Question
 from embedder_ros.memory.memory import Memory, Place
@@ -61,7 +64,7 @@ class MemoryServer:
             wire.LIST_OBJECTS: self._on_list,
             wire.SEARCH_FRAMES: self._on_search,
         }
-        self._offered = [wire.offer(grounder, s, _told(callback)) for s, callback in callbacks.items()]
+        self._offered = [wire.offer(grounder, s, callback) for s, callback in callbacks.items()]
         self._timer = grounder.create_timer(RETRY, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def destroy(self) -> None:
@@ -178,10 +181,11 @@ class MemoryServer:
     async def _open(self, model: ModelInfo) -> None:
         try:
             memory = await self._opened(model)
-        except UserError as error:
-            if str(error) != self._failure:
-                self._node.get_logger().error(f'no object memory: {error}')
-            self._failure = str(error)
+        except Exception as error:  # none of them may end the process: now is answered without a memory
+            failure = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
+            if failure != self._failure:
+                self._node.get_logger().error(f'no object memory: {failure}')
+            self._failure = failure
             return
         finally:
             self._opening = False
@@ -194,7 +198,8 @@ class MemoryServer:
         v = self._values
         person = None if v.allow_person_identity else await self._queries.text(PERSON)
         settings = Settings(**{name: getattr(v, f'memory_{name}') for name in parameters.MEMORY_SETTINGS})
-        self._store = open_store(v.memory, v.map_id, model, capacity=settings.max_objects)
+        opening = partial(open_store, v.memory, v.map_id, model, capacity=settings.max_objects)
+        self._store = await aside(opening, self._node.executor)  # a server that does not answer takes seconds
         return Memory(
             self._store,
             model,
@@ -326,14 +331,15 @@ class MemoryServer:
         response.message = f'{len(found.frames)} best of {found.searched} remembered frames'
 
 
-def _told(callback: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Any, Any], Awaitable[Any]]:
-    """A service callback that answers a UserError with its message."""
+def aside(work: Callable[[], Any], executor: Any) -> Future:
+    """Run `work` on a thread of its own; the returned future wakes `executor` when it is done."""
+    future: Future = Future(executor=executor)
 
-    async def answer(request: Any, response: Any) -> Any:
+    def run() -> None:
         try:
-            await callback(request, response)
-        except UserError as error:
-            response.success, response.message = False, str(error)
-        return response
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
 
-    return answer
+    threading.Thread(target=run, name='memory', daemon=True).start()
+    return future

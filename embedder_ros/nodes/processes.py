@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from embedder_ros.share import share_file
+from embedder_ros.share import profile_variable, share_file
 from embedder_ros.types import UserError
 
 STOP_SECONDS = 5.0  # between SIGINT and SIGKILL
@@ -22,7 +22,7 @@ def environment(domain: int) -> dict[str, str]:
     return {
         'ROS_DOMAIN_ID': str(domain),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'FASTDDS_DEFAULT_PROFILES_FILE': str(share_file('config/fastdds.xml')),
+        profile_variable(): str(share_file('config/fastdds.xml')),
         'PYTHONUNBUFFERED': '1',
     }
 

@@ -6,7 +6,8 @@ The nodes create their publishers and services from these, and the README's tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from embedder_ros.srv import (
     Remember,
     SearchFrames,
 )
+from embedder_ros.types import UserError
 
 # REP-2003: a best-effort subscription hears best-effort and reliable cameras alike. Depth 1: only the newest counts.
 CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -72,15 +74,30 @@ class Service:
         return self.type, self.name
 
 
-def offer(node: Any, service: Service, callback: Callable[..., Any]) -> Any:
-    """Offer a service whose callback may be a coroutine.
+def offer(node: Any, service: Service, callback: Callable[[Any, Any], Awaitable[None] | None]) -> Any:
+    """Offer a service whose callback fills the response, and may be a coroutine.
 
-    While such a callback waits, rclpy holds back all else of its callback group, so that an answer from another node
-    would never be taken: every service is in a group of its own.
+    A UserError of the callback is answered with success=false and its message. So is any other error, which is logged
+    too: rclpy would end the process, and what one question meets must not stop the robot's cameras.
+
+    While a coroutine waits, rclpy holds back all else of its callback group, so that an answer from another node would
+    never be taken: every service is in a group of its own.
     """
-    return node.create_service(
-        *service.args, callback, qos_profile=SERVICE_QOS, callback_group=ReentrantCallbackGroup()
-    )
+
+    async def answer(request: Any, response: Any) -> Any:
+        try:
+            done = callback(request, response)
+            if done is not None:
+                await done
+            return response
+        except UserError as error:
+            message = str(error)
+        except Exception as error:
+            node.get_logger().error(traceback.format_exc())
+            message = f'{service.name} failed with {type(error).__name__}: {error}; see the log'
+        return service.type.Response(success=False, message=message)
+
+    return node.create_service(*service.args, answer, qos_profile=SERVICE_QOS, callback_group=ReentrantCallbackGroup())
 
 
 # Subscribed. Image topics take their names from the parameters.

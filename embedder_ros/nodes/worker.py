@@ -18,6 +18,7 @@ from rclpy.task import Future
 from embedder_ros.nodes.cameras import CameraInputs
 from embedder_ros.nodes.slots import Slots
 from embedder_ros.pipeline import Pipeline
+from embedder_ros.positions import located
 from embedder_ros.types import Frame, Observation, UserError
 
 RECENT = 50  # batches whose processing time is averaged
@@ -108,6 +109,8 @@ class Worker:
         if not frames:
             return
         observations = self._pipeline.observe(frames)
+        frames = [self._inputs.with_depth(frame) for frame in frames]
+        observations = [located(frame, o) for frame, o in zip(frames, observations, strict=True)]
         for frame in frames:
             self._history[frame.camera].append(frame)
         self._publish(frames, observations)
