@@ -14,7 +14,7 @@ from embedder_ros.models.inputs import LastUsed
 from embedder_ros.models.nano import WEIGHTS
 from embedder_ros.models.nano.embedder import NanoEmbedder
 from embedder_ros.models.nano.evening import EVENED, FEW, LEVELLED, evened_frame, evened_query
-from embedder_ros.models.nano.layout import DIM, FRAME, OBJECT_REST, ONE
+from embedder_ros.models.nano.layout import CLASSES, DIM, FRAME, OBJECT_REST, ONE
 from embedder_ros.models.nano.manifest import read_manifest
 from embedder_ros.models.nano.text import MiniLM, parse
 from embedder_ros.types import UserError
@@ -99,6 +99,20 @@ def test_object_token_of_other_models_is_only_letters(embedder: NanoEmbedder) ->
 
 def test_similar_words_are_near(language: MiniLM) -> None:
     assert language('mug') @ language('cup') > language('mug') @ language('banana') + 0.2
+
+
+@pytest.mark.parametrize(
+    ('word', 'meant', 'other'),
+    [
+        ('boy', 'person', 'cock'), ('lady', 'person', 'ladybug'), ('baby', 'person', 'diaper'),
+        ('sneaker', 'running shoe', 'shoe shop'), ('parcel', 'carton', 'envelope'),
+        ('jacket', 'trench coat', 'book jacket'),
+    ],
+)  # fmt: skip
+def test_everyday_words_mean_the_classes_they_name(embedder: NanoEmbedder, word: str, meant: str, other: str) -> None:
+    """MiniLM alone has each of them nearer to the other."""
+    asked, right, wrong = embedder.embed_text([word, meant, other])[:, CLASSES]
+    assert asked @ right > asked @ wrong
 
 
 def test_many_threads_get_the_same_answer(embedder: NanoEmbedder) -> None:

@@ -47,7 +47,7 @@ from embedder_ros.training.network import (
     Texts,
 )
 from embedder_ros.training.onnx_graph import GraphWriter
-from embedder_ros.training.photos import COCO_ROWS, class_names, coco_names
+from embedder_ros.training.photos import COCO_ROWS, spoken_names
 from embedder_ros.training.phrases import Bank
 from embedder_ros.training.train import Example, load
 from embedder_ros.training.train_proposals import STRIDES
@@ -78,8 +78,7 @@ def main() -> None:
     if not (last / 'head.pt').exists():
         print('proposals.onnx is written; train the head on its boxes (extract, train) for the rest')
         return
-    classes = class_names(args.classes) + coco_names(args.coco)
-    bank = Bank(args.out / 'vocab.txt', classes, last / 'phrases.npz')
+    bank = Bank(args.out / 'vocab.txt', spoken_names(args.classes, args.coco), last / 'phrases.npz')
     head, crops = restored(Head(), 'head', args.trained), restored(Crops(), 'crops', [last])
     texts = restored(Texts(int(bank.class_rows.max()) + 1), 'texts', args.trained)
     write_head(head, crops, args.out / 'head.onnx')

@@ -39,6 +39,7 @@ SEEN = 0.12  # share of a rendered thing's outline that must be visible for its 
 CUT = 0.25  # most of each side that an altered copy of a photo lacks
 HELD_BACK = 'carlos'  # the person whose kitchen frames are never trained on
 THINGS = Path(__file__).with_name('things.json')
+SYNONYMS = Path(__file__).with_name('synonyms.json')
 FILLED = (0.04, 0.04, 0.96, 0.96)  # share of a photo that its groceries fill
 
 
@@ -206,6 +207,19 @@ def coco_names(path: Path) -> list[tuple[str, ...]]:
             'object_detection_classes_yolov3.txt (its ..._coco.txt counts classes that COCO left out)'
         )
     return names
+
+
+def spoken_names(classes: Path, coco: Path) -> list[tuple[str, ...]]:
+    """Names of every class row, ImageNet's and then the detector's, with what people call them.
+
+    Of the words in synonyms.json MiniLM knows too little: to it a boy is a cock, and a sneaker a shoe shop.
+    """
+    named = class_names(classes) + coco_names(coco)
+    called: dict[str, list[str]] = {}
+    for word, kinds in json.loads(SYNONYMS.read_text()).items():
+        for kind in kinds:
+            called.setdefault(kind, []).append(word)
+    return [tuple(dict.fromkeys([*names, *called.get(names[0].lower(), [])])) for names in named]
 
 
 def everyday_names(classes: list[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -27,7 +27,7 @@ from embedder_ros.models.nano.layout import CLASSES_DIM
 from embedder_ros.training.extract import overlaps
 from embedder_ros.training.losses import focal_terms
 from embedder_ros.training.network import Head, Texts, bounded
-from embedder_ros.training.photos import class_names, coco_names, owners
+from embedder_ros.training.photos import owners, spoken_names
 from embedder_ros.training.phrases import GENERIC, Asked, Bank, ask, truth
 
 INPUTS = ('features', 'pooled', 'classes', 'coco', 'look', 'geometry')
@@ -82,7 +82,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(2)
     examples = [load(path) for folder in args.data for path in tqdm(sorted(folder.glob('*.json')), desc=str(folder))]
-    bank = Bank(args.vocabulary, class_names(args.classes) + coco_names(args.coco), args.out / 'phrases.npz')
+    bank = Bank(args.vocabulary, spoken_names(args.classes, args.coco), args.out / 'phrases.npz')
     head, texts = fit(examples, bank, args.steps, args.start, args.rate)
     bank.save()
     torch.save(head.state_dict(), args.out / 'head.pt')
