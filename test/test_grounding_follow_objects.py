@@ -107,3 +107,11 @@ def test_an_object_that_is_asked_for_is_no_look_alike_that_is_known_as_another()
     run.frames({LEFT: (OTHER_SIDE, 'a'), RIGHT: (MUG, 'b')}, 0.3)
     both = run.scene.find(run.follower.question, now=run.now)
     assert both.outcome is Outcome.FOUND and [c.object_id for c in both.candidates] == ['a']
+
+
+def test_an_answer_on_a_second_box_names_the_object_below() -> None:
+    """Only one of a thing's boxes becomes an object."""
+    run = Run(Question(MUG, 'the mug'))
+    run.frames({LEFT: (OTHER_SIDE, 'a'), (53, 100, 112, 160): (MUG, ''), RIGHT: (BOWL, 'b')}, 0.3)
+    best = run.scene.find(run.follower.question, now=run.now).candidates[0]
+    assert best.box[0] == 53 and best.object_id == 'a'

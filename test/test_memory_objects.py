@@ -86,6 +86,14 @@ def test_a_second_box_takes_the_object_over_when_the_first_ends() -> None:
     assert one.track_id != two.track_id and one.last < two.first
 
 
+def test_a_second_box_is_remembered_as_the_object_it_is_on() -> None:
+    robot = Robot()
+    first = robot.watch(A)['a']
+    robot.watch(A | {'again': ((55, 105, 132, 205), look(1, turned=0.2))}, 1.0)
+    (again,) = [t.track_id for t in robot.tracks['front'] if not t.object_id]
+    assert robot.memory.remember(track_id=again, name='cup').object_id == first
+
+
 def test_a_part_is_an_object_of_its_own() -> None:
     robot = Robot()
     drawer, handle = (100, 100, 400, 300), (220, 190, 280, 215)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -183,6 +184,22 @@ def test_perception_with_a_wrong_parameter_says_so_in_answers(start: Callable[..
     correct(it, 'embedder', model='nano')
     assert change(it, 'embedder', CONFIGURE) and change(it, 'embedder', ACTIVATE)
     it.until(lambda: (a := it.find('a cup')).success and a.reason == 'no_frames', 'the scene to be there')
+
+
+def test_a_grounder_that_cannot_be_configured_offers_nothing(start: Callable[..., tuple[Robot, Process]]) -> None:
+    """And when the parameter is right, each topic and service is there once."""
+    if importlib.util.find_spec('tf2_ros'):
+        pytest.skip('tf2_ros is here: the map frame can be used')
+    it, _ = start('perception', map_frame='map')
+    it.until(lambda: 'tf2' in it.processes[0].output, 'the reason to be told')
+    assert state(it, 'grounder') == 'unconfigured'
+    offered = [name for name, _ in it.node.get_service_names_and_types() if name.startswith(it.namespace)]
+    assert not [name for name in offered if name.endswith(('/find', '/list_objects', '/follow/_action/send_goal'))]
+    correct(it, 'grounder', map_frame='')
+    assert change(it, 'grounder', CONFIGURE) and change(it, 'grounder', ACTIVATE)
+    with it.camera('image', picture(red=RED)):
+        it.found('red')
+    assert it.node.count_publishers('tracks') == 1
 
 
 def test_sigint_ends_a_busy_node_after_the_batch_at_hand(start: Callable[..., tuple[Robot, Process]]) -> None:

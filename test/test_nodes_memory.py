@@ -126,6 +126,9 @@ def test_a_name_is_given_and_found(house: Robot) -> None:
         house.found('red')
         by_text = house.call(Remember, 'remember', Remember.Request(target=Query(text='red'), name='the red one'))
     assert by_text.success and by_text.object.object_id == house.ids[0], by_text.message
+    house.until(lambda: house.find('red').outcome == Find.Response.NOT_FOUND, 'the red thing to be out of view')
+    gone = house.call(Remember, 'remember', Remember.Request(target=Query(text='red'), name='the red one'))
+    assert gone.success and gone.object.object_id == house.ids[0], gone.message
     absent = house.call(Remember, 'remember', Remember.Request(target=Query(text='blue')))
     assert not absent.success and 'NOT_FOUND' in absent.message
 

@@ -245,7 +245,7 @@ def test_a_candidate_with_everything_and_one_with_nothing() -> None:
 
 ANSWERS = {
     'found': (Outcome.FOUND, [0.8, 0.2], r'found in camera front, score 0\.80'),
-    'small_margin': (Outcome.AMBIGUOUS, [0.8, 0.79, 0.78], r'3 candidates.*say more'),
+    'small_margin': (Outcome.AMBIGUOUS, [0.8, 0.79, 0.3], r'2 likely enough.*say more'),
     'below_threshold': (Outcome.NOT_FOUND, [0.2], r'best score is 0\.20, 0\.50 is needed'),
     'no_objects': (Outcome.NOT_FOUND, [], r'no object in any of the 4 frames'),
     'no_frames': (Outcome.NOT_FOUND, [], r'no frame has arrived; see /diagnostics'),
@@ -266,6 +266,12 @@ def test_answers(reason: str) -> None:
     np.testing.assert_allclose([c.score for c in response.candidates], scores, rtol=1e-6)
     np.testing.assert_allclose([response.margin, response.threshold, response.age], [0.1, 0.5, 2.5], rtol=1e-6)
     assert (response.frames_searched, response.objects_searched) == (4, 30)
+
+
+def test_an_answer_from_memory_does_not_speak_of_frames() -> None:
+    answer = Answer(Outcome.NOT_FOUND, 'stale_frames', [candidate(0.8)], 0.1, 0.5, age=-1.0)
+    response = messages.answer_to_response(answer, Find.Response(), remembered=True)
+    assert 'older than max_age' in response.message and 'frame' not in response.message
 
 
 CALIBRATION = Calibration(

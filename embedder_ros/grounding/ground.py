@@ -80,7 +80,7 @@ def ground(
         reason = 'stale_frames' if observations else 'no_frames'
         return Answer(Outcome.NOT_FOUND, reason, threshold=calibration.found, age=newest)
     ranked = _ranked(query, fresh, calibration, identity)
-    candidates = [c for c in _distinct(ranked) if not _on_one(c, others)]
+    candidates = [c for c in _distinct(ranked) if not _under(c, others)]
     outcome, reason, margin = _judge(candidates, calibration)
     shown = candidates[:max_candidates]
     if identity is None:  # an object's own box is the best that there is
@@ -159,11 +159,12 @@ def _distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
     return [ranked[i] for i in kept]
 
 
-def _on_one(candidate: Candidate, tracks: Sequence[Track]) -> bool:
-    """Whether it is a box on one of these tracks, which need not be the box that the tracker took."""
+def _under(candidate: Candidate, tracks: Sequence[Track]) -> list[tuple[float, Track]]:
+    """The tracks of the same frame that it is a box on, which need not be the box that the tracker took; with IoU."""
     c = candidate
-    shown = [t.box for t in tracks if (t.camera, t.stamp) == (c.camera, c.stamp) and t.row >= 0]
-    return bool(shown) and bool((box_iou(c.box[None], np.stack(shown)) >= SAME_IOU).any())
+    shown = [t for t in tracks if (t.camera, t.stamp) == (c.camera, c.stamp) and t.row >= 0]
+    overlap = [float(box_iou(c.box[None], t.box[None])[0, 0]) for t in shown]
+    return [(iou, t) for iou, t in zip(overlap, shown, strict=True) if iou >= SAME_IOU]
 
 
 def _voted(candidate: Candidate, ranked: Sequence[Candidate]) -> Candidate:
@@ -195,7 +196,18 @@ def _nested(a: FloatArray, b: FloatArray) -> bool:
 
 
 def _named(candidates: Sequence[Candidate], tracks: Sequence[Track]) -> list[Candidate]:
-    """Each candidate with its track, if it has one."""
+    """Each candidate with its track, if it has one, and with the object that it is a box on."""
     shown = {(t.camera, t.stamp, t.row): t for t in tracks}
-    found = [(c, shown.get((c.camera, c.stamp, c.row))) for c in candidates]
-    return [replace(c, track_id=t.track_id, object_id=t.object_id, status=t.status) if t else c for c, t in found]
+    known = [t for t in tracks if t.object_id]
+    out = []
+    for c in candidates:
+        track = shown.get((c.camera, c.stamp, c.row))
+        named = replace(c, track_id=track.track_id, status=track.status) if track else c
+        out.append(replace(named, object_id=track.object_id if track and track.object_id else _object_under(c, known)))
+    return out
+
+
+def _object_under(candidate: Candidate, tracks: Sequence[Track]) -> str:
+    """The object of the track that this is a second box on, '' for none: only one box of a thing becomes an object."""
+    here = _under(candidate, tracks)
+    return max(here, key=lambda pair: pair[0])[1].object_id if here else ''

@@ -491,9 +491,10 @@ class Memory:
 
     def _object_of(self, track_id: int) -> str:
         live = self._recogniser.live_track(track_id)
-        if not live.object_id:
+        object_id = live.object_id or self._recogniser.object_under(live)
+        if not object_id:
             raise UserError(f'track {track_id} is no remembered object: {self._recogniser.why_not(live)}')
-        return live.object_id
+        return object_id
 
     # Times, and what a question may ask for.
 

@@ -171,6 +171,12 @@ class Recogniser:
                 return live
         raise UserError(f'no live track {track_id}; see topic tracks')
 
+    def object_under(self, live: Live) -> str:
+        """The one object that a live track is a second box of, '' when it is of none or of several."""
+        on = [self.live.get((live.camera, track_id)) for track_id in live.second_box_of]
+        known = {other.object_id for other in on if other is not None and other.object_id}
+        return known.pop() if len(known) == 1 else ''
+
     def why_not(self, live: Live) -> str:
         """Why a live track has no object, and what helps."""
         if live.person:
@@ -178,7 +184,7 @@ class Recogniser:
         if live.forgotten:
             return 'its object was forgotten; it can be remembered again when it comes back into view'
         if live.second_box_of:
-            return 'it is a second box on another track'
+            return 'it is a second box on other tracks; give the object_id of what is meant, see list_objects'
         if live.outcome == 'small_margin':
             return 'several remembered objects look like it; show it from another side, or beside them'
         return 'it was seen too briefly or too badly; ask again while it is in view'

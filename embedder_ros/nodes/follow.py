@@ -26,7 +26,7 @@ TICK = 0.1  # seconds between looks at deadlines and cancel requests
 
 _MESSAGES = {
     FollowOutcome.NOT_FOUND: 'nothing matched within find_timeout',
-    FollowOutcome.AMBIGUOUS: 'several objects match and none stands out; say more about it, or name a camera',
+    FollowOutcome.AMBIGUOUS: 'something matches and nothing stands out; say more about it',
     FollowOutcome.LOST: 'the target was lost for longer than lost_timeout',
 }
 

@@ -47,10 +47,10 @@ class Grounder(LifecycleNode):
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Offer the services; listening starts at activate."""
         self._values = parameters.read(self, parameters.GROUNDER)
+        self.memory_server = MemoryServer(self, self._queries, self._values)  # what can fail first: nothing is offered
         self._tracks = self.create_lifecycle_publisher(*wire.TRACKS.args)
         self._find = wire.offer(self, wire.FIND, self._on_find)
         self._follow = FollowServer(self)
-        self.memory_server = MemoryServer(self, self._queries, self._values)
         self._subscriptions_in = [
             self.create_subscription(ModelInfo, wire.MODEL.name, self._on_model, wire.STATE_QOS),
             self.create_subscription(ObjectEmbeddings, wire.OBJECTS.name, self._on_objects, wire.OUTPUT_QOS),
@@ -173,7 +173,7 @@ class Grounder(LifecycleNode):
 
     async def _on_find(self, request: Find.Request, response: Find.Response) -> None:
         answer, remembered = await self._answer(request)
-        messages.answer_to_response(answer, response)
+        messages.answer_to_response(answer, response, remembered=remembered)
         self.memory_server.describe(response.candidates, thumbnails=request.thumbnails and remembered)
         if request.thumbnails and not remembered:
             await self._add_thumbnails(response)

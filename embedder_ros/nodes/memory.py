@@ -268,7 +268,10 @@ class MemoryServer:
         if query.object_id or query.track_id:
             return query.object_id, query.track_id
         if query.text:
-            answer = self._node.find(await self._node.question(query), [])
+            question = await self._node.question(query)
+            answer = self._node.find(question, [])
+            if answer.outcome is Outcome.NOT_FOUND:  # what left the view can be named, too
+                answer = self.memory.find(question.vector, now=self._node.now)
             if answer.outcome is not Outcome.FOUND:
                 raise UserError(
                     f"'{query.text}' is {answer.outcome.name} ({answer.reason}); give a track_id or a region"

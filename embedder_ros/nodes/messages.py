@@ -45,12 +45,15 @@ _REMEDY = 'run the same version of embedder_ros on both sides, or look for what 
 
 _SENTENCES = {
     'found': 'found in camera {best.camera}, score {best.score:.2f}',
-    'small_margin': '{count} candidates match and none stands out; say more about it, or name a camera',
+    'small_margin': 'not clear which: {count} likely enough, and the best is too close to the next; say more about it',
     'below_threshold': 'nothing matches: the best score is {best.score:.2f}, {answer.threshold:.2f} is needed',
     'no_objects': 'no object in any of the {answer.frames_searched} frames searched',
     'no_frames': 'nothing to search: no frame has arrived; see /diagnostics for why',
     'stale_frames': 'the newest frame is {answer.age:.1f} s old, which is too old; see /diagnostics, or raise max_age',
 }
+_STALE_MEMORY = (
+    'what is remembered of it is older than max_age, of another camera, or gone: its place has been seen empty since'
+)
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -154,11 +157,13 @@ def candidate_to_msg(candidate: Candidate) -> GroundedObject:
     return msg
 
 
-def answer_to_response(answer: Answer, response: Find.Response) -> Find.Response:
+def answer_to_response(answer: Answer, response: Find.Response, *, remembered: bool = False) -> Find.Response:
     """Fill the response of `find`. Whatever the outcome it is a success: the question was answered."""
     best = answer.candidates[0] if answer.candidates else None
+    count = sum(c.score >= answer.threshold for c in answer.candidates)
+    sentence = _STALE_MEMORY if remembered and answer.reason == 'stale_frames' else _SENTENCES[answer.reason]
     response.success = True
-    response.message = _SENTENCES[answer.reason].format(answer=answer, best=best, count=len(answer.candidates))
+    response.message = sentence.format(answer=answer, best=best, count=count)
     response.outcome, response.reason = answer.outcome.value, answer.reason
     response.candidates = [candidate_to_msg(c) for c in answer.candidates]
     response.margin, response.threshold, response.age = map(float, (answer.margin, answer.threshold, answer.age))
