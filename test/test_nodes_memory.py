@@ -230,7 +230,7 @@ def test_cameras_go_on_while_the_memory_does_not_answer(tmp_path: Path) -> None:
             call = it.until(lambda: _called(silent), 'the next call to the server')
             before = len(objects)
             it.until(lambda: _given_up(call), 'the call to be given up')
-        assert len(objects) - before >= 10, 'it takes 3 s'
+        assert len(objects) - before >= 3
         it.status('grounder: memory', 'cannot be reached')
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from embedder_ros.inference.session import OnnxSession
 from embedder_ros.models.base import TextKind
 from embedder_ros.models.inputs import LastUsed, checked_frames, checked_texts
+from embedder_ros.models.nano.confidence import fitting
 from embedder_ros.models.nano.evening import evened_frame
 from embedder_ros.models.nano.image import Encoded, ImageEncoder
 from embedder_ros.models.nano.layout import DIM, IDENTITY
@@ -97,11 +98,12 @@ class NanoEmbedder:
         regions = self._images.read(encoded, inside)
         out = self._head.run({name: getattr(regions, name) for name in regions.__slots__})
         rows = unit_rows(out['embedding'])
-        objects, whole, iou = rows[:-1], rows[-1], out['iou'][:-1]
-        fitting = np.einsum('i,ij', iou, objects)  # BLAS would take threads, see query.py
-        detailed = unit_rows(WHOLE * whole + unit_rows(fitting)) if len(objects) else whole
+        objects, whole, predicted = rows[:-1], rows[-1], out['iou'][:-1]
+        shown = np.einsum('i,ij', predicted, objects)  # BLAS would take threads, see query.py
+        detailed = unit_rows(WHOLE * whole + unit_rows(shown)) if len(objects) else whole
         # Whole frames are compared with each other, and stay as they are.
         objects = evened_frame(objects, self._queries.maps['usual'], self._queries.maps['typical'])
+        iou = fitting(predicted, boxes.objectness, inside, encoded.whole[0, 2:])
         return Observation(
             frame.stamp, frame.camera, frame.frame_id, frame.width, frame.height,
             boxes.xyxy, boxes.objectness, iou, objects, np.stack([whole, detailed]), self._info.model_id,
