@@ -2,7 +2,7 @@
 """Several processes that train one network, as torchrun starts them; alone, all of this does nothing.
 
 Texts of one process are wrong answers for the boxes of the others, so their embeddings are exchanged, gradients
-included. Not measured: more than one GPU; the tests exchange between two processes on a CPU.
+included. Not measured: more than one GPU; the tests exchange between two and three processes on a CPU.
 """
 
 from __future__ import annotations
