@@ -20,8 +20,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 
 from embedder_ros.models import objembed
 from embedder_ros.models.base import TextKind
+from embedder_ros.models.objembed import checkpoint, prompts
 from embedder_ros.models.objembed import embedder as embedders
-from embedder_ros.models.objembed import prompts
 from embedder_ros.models.objembed.embedder import ObjEmbedEmbedder, Pixels
 from embedder_ros.types import Boxes, Frame, Observation, UserError, unit_rows
 
@@ -289,6 +289,15 @@ def test_numbers_that_overflow_are_told(model: ObjEmbedEmbedder, monkeypatch: py
     monkeypatch.setattr(model.network, 'embed_text', lambda ids, mask: torch.full((len(ids), 64), float('nan')))
     with pytest.raises(UserError, match="'bf16' or 'fp32'"):
         model.embed_text(['a text of overflowing length'])
+
+
+def test_memory_must_do_for_all_frames_of_a_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert embedders.frames_at_once('cpu') == 1 and embedders.frames_at_once('cuda') == embedders.FRAMES
+    monkeypatch.setattr(checkpoint, 'free_bytes', lambda _: 60_000_000)  # one frame takes 30 MB, eight 120
+    objembed.load(folder, device='cpu', precision='fp32')
+    monkeypatch.setattr(embedders, 'frames_at_once', lambda _: embedders.FRAMES)  # as on a GPU
+    with pytest.raises(UserError, match=r'needs 0\.12 GB of memory'):
+        objembed.load(folder, device='cpu', precision='fp32')
 
 
 def test_a_cpu_is_told_what_a_frame_costs(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

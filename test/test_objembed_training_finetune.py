@@ -251,6 +251,22 @@ def test_a_loss_that_is_no_number_stops_the_run(checkpoint: Path, source: DataSe
     assert not (tmp_path / 'out' / STATE).exists()
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_a_gradient_that_is_no_number_moves_no_weight(
+    checkpoint: Path, source: DataSet, tmp_path: Path, value: float
+) -> None:
+    run = Run(checkpoint, [source], tmp_path / 'out', replace(QUICK, save_every=1), device='cpu')
+    run.train(until=2)
+    parameter = next(iter(run._trainer.weights.values()))
+    before = {name: weight.detach().clone() for name, weight in run._trainer.weights.items()}
+    parameter.register_hook(lambda gradient: torch.full_like(gradient, value))  # of a loss that is finite
+    with pytest.raises(UserError, match='not a number'):
+        run.train()
+    torch.testing.assert_close(dict(run._trainer.weights), before, rtol=0, atol=0)
+    again = Run(checkpoint, [source], tmp_path / 'out', replace(QUICK, save_every=1), device='cpu', resume=True)
+    assert len(again.history) == 2 and all(w.isfinite().all() for w in again._trainer.weights.values())
+
+
 def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapters.save_state(tmp_path / STATE, {'step': 1})
 
@@ -295,7 +311,8 @@ def test_gradients_are_cut_and_small_steps_are_not_lost() -> None:
     for _ in range(60):
         (parameter.float() * 100).sum().backward()
         trainer.collect()
-        assert trainer.step() == pytest.approx(200)
+        assert trainer.cut() == pytest.approx(200)
+        trainer.step()
     assert (trainer.weights['a'] < 0.999).all() and parameter.grad is None
     torch.testing.assert_close(parameter.data, trainer.weights['a'].to(torch.bfloat16))
 

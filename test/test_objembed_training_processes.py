@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two processes that train one network: texts and gradients cross over as if one process held everything."""
+"""Several processes that train one network: texts and gradients cross over as if one process held everything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest.importorskip('peft')
 
 import tinyobjembed  # noqa: E402
 import twoprocesses  # noqa: E402
-from twoprocesses import loss_of, parameter, shared  # noqa: E402
+from twoprocesses import CASES, loss_of, parameter, shared  # noqa: E402
 
 from embedder_ros.models import objembed  # noqa: E402
 from embedder_ros.training.objembed import processes  # noqa: E402
@@ -25,8 +25,8 @@ from embedder_ros.training.objembed.losses import text_bank  # noqa: E402
 from embedder_ros.training.objembed.processes import Shared  # noqa: E402
 
 
-def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+def torchrun(*arguments: object, count: int = 2) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(count)]
     environment = os.environ | {'OMP_NUM_THREADS': '1'}
     done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -52,17 +52,25 @@ def test_bank_holds_own_texts_then_new_ones_of_others() -> None:
 
 def test_alone_nothing_is_exchanged() -> None:
     weight = parameter()
-    assert processes.count() == 1 and processes.rank() == 0 and processes.exchange(shared(0, weight)) == []
+    one = shared(CASES['different'][0], weight)[0]
+    assert processes.count() == 1 and processes.rank() == 0 and processes.exchange(one) == []
     processes.average_gradients([weight])
     assert weight.grad is None and processes.average(torch.tensor(3.0)) == 3
 
 
-def test_gradients_cross_processes(tmp_path: Path) -> None:
-    torchrun(twoprocesses.__file__, tmp_path)
-    weight = parameter()
-    mean = sum(loss_of(rank, weight, [shared(1 - rank, weight)]) for rank in range(2)) / 2
+@pytest.mark.parametrize('case', CASES)
+def test_gradients_cross_processes(tmp_path: Path, case: str) -> None:
+    """Also where what one process is told changes nothing for it, and where it has nothing to tell."""
+    asked, weight = CASES[case], parameter()
+    torchrun(twoprocesses.__file__, tmp_path, case, count=len(asked))
+    told = [shared(one, weight) for one in asked]
+    losses = [
+        loss_of(rank, asked[rank], weight, [list(kind) for kind in zip(*told[:rank], *told[rank + 1 :], strict=True)])
+        for rank in range(len(asked))
+    ]
+    mean = sum(losses) / len(asked)
     mean.backward()
-    for rank in range(2):
+    for rank in range(len(asked)):
         gradient, loss, unused = torch.load(tmp_path / f'{rank}.pt')
         torch.testing.assert_close(gradient, weight.grad)
         torch.testing.assert_close(loss, mean.detach())

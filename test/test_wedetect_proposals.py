@@ -11,9 +11,10 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('PIL')
 
-from tinywedetect import frame, tiny_tensors  # noqa: E402
+from tinywedetect import frame, tiny_network, tiny_tensors  # noqa: E402
 
 from embedder_ros.models.nano.proposer import NanoProposer  # noqa: E402
+from embedder_ros.models.wedetect import checkpoint  # noqa: E402
 from embedder_ros.models.wedetect.image import letterbox  # noqa: E402
 from embedder_ros.models.wedetect.network import Shape  # noqa: E402
 from embedder_ros.models.wedetect.select import select  # noqa: E402
@@ -121,6 +122,14 @@ def test_proposals_of_a_file(path: Path) -> None:
         alone = proposer.propose([one], [None], 20)[0]
         np.testing.assert_allclose(alone.xyxy, boxes.xyxy, atol=1e-3)
         np.testing.assert_allclose(alone.objectness, boxes.objectness, atol=1e-5)
+
+
+def test_memory_must_do_for_all_frames_of_a_batch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = sum(weight.nbytes for weight in tiny_network().parameters())
+    monkeypatch.setattr(checkpoint, 'free_bytes', lambda device: weights + 300_000)  # a frame takes 130 kB
+    WeDetectProposals(path, device='cpu', batch=2)
+    with pytest.raises(UserError, match='GB of memory'):
+        WeDetectProposals(path, device='cpu', batch=4)
 
 
 def test_boxes_in_the_padding_are_dropped(path: Path) -> None:

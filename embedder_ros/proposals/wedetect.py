@@ -55,7 +55,7 @@ class WeDetectProposals:
         self._batch = batch or (1 if self._device.type == 'cpu' else BATCH)
         if threads:
             torch.set_num_threads(threads)
-        self.network = load_wedetect(path, device=self._device, dtype=self._dtype)
+        self.network = load_wedetect(path, device=self._device, dtype=self._dtype, frames=self._batch)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def propose(self, frames: Sequence[Frame], encoded: Sequence[Any], max_objects: int) -> list[Boxes]:

@@ -26,9 +26,10 @@ from embedder_ros.types import UserError
 
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 UNUSED = {'lm_head.weight'}  # the vocabulary head: tied or not, nothing reads it
-# Bytes per unit of width that one frame of 1200 cells and 100 boxes takes at its peak, most of them for regions; 300 to
-# 430 thousand were measured. Too high refuses to load where it would work, too low fails at the first frame.
-WORK = 450_000
+# Bytes per unit of width that a batch of frames of 1200 cells and 100 boxes takes at its peak: once, and per frame.
+# On a CPU 300 to 430 thousand were measured for one, 1.5 million for eight in bf16 and 1.7 in fp32; not measured on a
+# GPU. Too high refuses to load where it would work, too low fails at the first frames.
+WORK, FRAME_WORK = 250_000, 200_000
 # Calibration stays in float32: bfloat16 would round a bias of -13.8 to a sixteenth.
 _EXACT = {'logit_log_scale', 'logit_bias', 'logit_image_log_scale', 'logit_image_bias'}
 _DTYPES = {'F32': torch.float32, 'F16': torch.float16, 'BF16': torch.bfloat16}
@@ -49,6 +50,7 @@ def load_objembed(
     tokens: SpecialTokens,
     device: str | torch.device = 'cpu',
     dtype: torch.dtype | None = None,
+    frames: int = 1,
 ) -> ObjEmbed:
     """The network with the weights of `folder`, ready for inference.
 
@@ -57,6 +59,7 @@ def load_objembed(
         tokens: ids from the checkpoint's tokenizer.
         device: where to put it.
         dtype: type to compute in; None is the weights' own.
+        frames: how many will be embedded at once; there must be memory for them.
 
     Raises:
         UserError: the folder is none of ObjEmbed, incomplete or damaged, a key is missing or unexpected, a shape
@@ -73,7 +76,7 @@ def load_objembed(
         network = ObjEmbed(config, **asdict(tokens))
     _check_keys(network, entries, folder)
     dtype = dtype or _own_dtype(entries)
-    _check_memory(network, dtype, device, folder)
+    _check_memory(network, dtype, device, folder, frames)
     network.load_state_dict(_read(entries, device, dtype), assign=True)
     network.rebuild_buffers(device)
     return network.eval()
@@ -155,9 +158,9 @@ def _own_dtype(entries: Mapping[str, _Entry]) -> torch.dtype:
     return _DTYPES[entries['model.merge.weight'].dtype]
 
 
-def _check_memory(network: ObjEmbed, dtype: torch.dtype, device: torch.device, folder: Path) -> None:
+def _check_memory(network: ObjEmbed, dtype: torch.dtype, device: torch.device, folder: Path, frames: int) -> None:
     weights = sum(p.numel() for p in network.parameters()) * dtype.itemsize
-    needed, free = weights + WORK * network.config.hidden, free_bytes(device)
+    needed, free = weights + (WORK + FRAME_WORK * frames) * network.config.hidden, free_bytes(device)
     if free is not None and free < needed:
         raise UserError(
             f'{folder} needs {needed / 1e9:.2f} GB of {"GPU " if device.type == "cuda" else ""}memory in '

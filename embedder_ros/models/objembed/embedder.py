@@ -28,6 +28,11 @@ FRAMES = 8  # embedded at once on a GPU; a CPU gains nothing from a batch and lo
 NO_BOXES = np.zeros((0, 4), np.float32)
 
 
+def frames_at_once(device: str) -> int:
+    """How many frames are embedded at once on a device of this type."""
+    return 1 if device == 'cpu' else FRAMES
+
+
 @dataclass(frozen=True, slots=True)
 class Pixels:
     """How an image becomes patches: token budget, and normalisation from the checkpoint's preprocessor file."""
@@ -62,7 +67,7 @@ class ObjEmbedEmbedder:
         weights: hash of the weights, for the model id.
         prompt: task prompt, a key of prompts.TASKS; embeddings made with different ones are not compared.
         pixels: token budget and normalisation.
-        batch: frames embedded at once; 0 means 1 on a CPU and FRAMES on a GPU.
+        batch: frames embedded at once; 0 means as many as `frames_at_once` says.
         max_characters: longest text. Raising it lets a user's text cost more time.
     """
 
@@ -81,7 +86,7 @@ class ObjEmbedEmbedder:
         self.device = network.device.type
         self.pixels = pixels or Pixels()
         self.max_characters = max_characters
-        self._batch = batch or (1 if self.device == 'cpu' else FRAMES)
+        self._batch = batch or frames_at_once(self.device)
         self._merge = network.model.merge_size
         self._tokenizer = tokenizer
         self._layouts = Layouts(

@@ -28,13 +28,14 @@ _PREDICTOR = re.compile(r'((?:reg|cls)_preds\.\d+)\.(\d+)\.(\w+)')
 # In the file and not in the network: the text tower, and the constants 0 to 15 that distances are read with.
 _NOT_OURS = re.compile(r'backbone\.(?!image_model\.).+|bbox_head\.head_module\.proj')
 _REMEDY = 'give wedetect_base_uni.pth or wedetect_large_uni.pth as released'
-# Bytes that one frame takes at its peak, per pixel and per channel of the first stage; base and large were measured at
-# 3.5. Too high refuses to load where it would have worked, too low runs out of memory at the first frame.
+# Bytes that each frame of a batch takes at its peak, per pixel and per channel of the first stage; base and large were
+# measured at 3.5 alone, base in a batch of four at 2.8. Too high refuses to load where it would have worked, too low
+# runs out of memory at the first frames.
 WORK = 4
 
 
 def load_wedetect(
-    path: str | Path, *, device: str | torch.device = 'cpu', dtype: torch.dtype = torch.float32
+    path: str | Path, *, device: str | torch.device = 'cpu', dtype: torch.dtype = torch.float32, frames: int = 1
 ) -> WeDetectUni:
     """The network with the weights in `path`, ready for inference.
 
@@ -42,12 +43,13 @@ def load_wedetect(
         path: a wedetect_*_uni.pth.
         device: where to put it.
         dtype: what it computes in; scores and boxes are always float32.
+        frames: how many it will see at once; there must be memory for them.
 
     Raises:
         UserError: no such file, a git-LFS pointer, damaged, not the Uni release, a tensor that is missing, unexpected
             or of another shape, or too little memory; the message names it.
     """
-    return from_tensors(_read(Path(path)), str(path), device=device, dtype=dtype)
+    return from_tensors(_read(Path(path)), str(path), device=device, dtype=dtype, frames=frames)
 
 
 def from_tensors(
@@ -56,6 +58,7 @@ def from_tensors(
     *,
     device: str | torch.device = 'cpu',
     dtype: torch.dtype = torch.float32,
+    frames: int = 1,
 ) -> WeDetectUni:
     """The network with copies of tensors that bear the file's names. Raises UserError; `name` is what it calls them."""
     device = torch.device(device)
@@ -69,7 +72,7 @@ def from_tensors(
     for key, place in places.items():
         if tensors[key].shape != place.shape:
             raise UserError(f'{name}: {key} is {tuple(tensors[key].shape)}, not {tuple(place.shape)}; {_REMEDY}')
-    _check_memory(network, device, name)
+    _check_memory(network, device, name, frames)
     # Copies: a view of the file would change, or end the process, when somebody replaces it.
     own = {
         key: tensors[released(key)].to(device, place.dtype, copy=True) for key, place in network.state_dict().items()
@@ -147,9 +150,9 @@ def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
     return s0, s1, s2, s3
 
 
-def _check_memory(network: WeDetectUni, device: torch.device, name: str) -> None:
+def _check_memory(network: WeDetectUni, device: torch.device, name: str, frames: int) -> None:
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
-    work = WORK * network.shape.pixels**2 * network.shape.dims[0]
+    work = WORK * frames * network.shape.pixels**2 * network.shape.dims[0]
     free = free_bytes(device)
     if free is not None and free < weights + work:
         raise UserError(

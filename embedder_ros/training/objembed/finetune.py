@@ -209,7 +209,7 @@ class Run:
         """Train to the end, or to step `until`, saving the state on the way.
 
         Raises:
-            UserError: too little memory, or a loss that is not a number; what was saved stays.
+            UserError: too little memory, or a loss or gradient that is not a number; what was saved stays.
         """
         last = min(until or self.settings.steps, self.settings.steps)
         hidden = True if processes.rank() else None
@@ -269,11 +269,13 @@ class Run:
             self._trainer.collect()
             sums += [float(value.detach()) / parts for value in losses]
         sums = processes.average(torch.tensor(sums, device=self._network.device)).cpu().numpy()
-        if not np.isfinite(sums).all():
+        norm = self._trainer.cut()
+        if not np.isfinite([*sums, norm]).all():  # a loss that is finite may still have a gradient that is not
             raise UserError(
-                f'the loss of step {step} is not a number; lower --lr, or take --precision fp32, and start again'
+                f'the loss of step {step}, or its gradient, is not a number; lower --lr, or take --precision fp32, and '
+                'start again'
             )
-        norm = self._trainer.step()
+        self._trainer.step()
         return dict(zip(Losses._fields, sums.tolist(), strict=True)) | {'gradient': norm}
 
     def _batch(self, number: int) -> Batch:

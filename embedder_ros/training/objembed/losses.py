@@ -64,15 +64,18 @@ def text_bank(mine: Shared, others: Sequence[Shared], *, most: int | None = None
         most: in all, for objects the checkpoint's num_classes; None for no limit.
         apart: equal texts are not the same, and private ones of others are left out (HumanRef).
     """
-    rows, known = [mine.rows], set(mine.texts)
+    kept, known, start = list(range(len(mine.rows))), set(mine.texts), len(mine.rows)
     for other in others:
         for column, text in enumerate(other.texts):
             if column in other.private if apart else text in known:
                 continue
             known.add(text)
-            rows.append(other.rows[column, None])
-    bank = torch.cat(rows)
-    return bank if most is None else bank[: max(most, len(mine.rows))]
+            kept.append(start + column)
+        start += len(other.rows)
+    if most is not None:
+        kept = kept[: max(most, len(mine.rows))]
+    # Chosen from all rows, so that the bank depends on every process even where it keeps none of another; see exchange.
+    return torch.cat([mine.rows, *(other.rows for other in others)])[kept]
 
 
 def region_loss(objects: Tensor, bank: Tensor, targets: Tensor, mask: Tensor, calibration: Calibration) -> Tensor:
@@ -125,10 +128,9 @@ def image_loss(blocks: Sequence[Block], calibration: Calibration) -> Tensor:
     """
     others = min(len(b.captions) - len(b.images) for b in blocks)
     rows = sum(len(b.images) for b in blocks)
-    if not rows:
-        return sum((b.images.sum() + b.captions.sum() for b in blocks), calibration.bias.sum()) * 0
+    # The loss depends on every block, also on one without images; see processes.exchange.
+    total = sum((b.images.sum() + b.captions.sum() for b in blocks), calibration.bias.sum()) * 0
     # Blocks may differ in columns where captions are missing, so each is averaged alone and weighed by its rows.
-    total = calibration.bias.new_zeros(())
     for images, captions in (b for b in blocks if len(b.images)):
         logits = calibration.logits(images, captions[: len(images) + others])
         targets = torch.eye(*logits.shape, device=logits.device, dtype=logits.dtype)

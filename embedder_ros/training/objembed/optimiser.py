@@ -68,15 +68,17 @@ class Trainer:
             weight.grad = gradient.float() if weight.grad is None else weight.grad + gradient
             parameter.grad = None
 
-    def step(self) -> float:
-        """Move the weights once; returns the gradient's norm before it was cut to MAX_NORM."""
+    def cut(self) -> float:
+        """Average the gradient over all processes and cut it to MAX_NORM; returns its norm before, equal in all."""
         average_gradients(self.weights.values())
-        norm = nn.utils.clip_grad_norm_(self.weights.values(), MAX_NORM)
+        return float(nn.utils.clip_grad_norm_(self.weights.values(), MAX_NORM))
+
+    def step(self) -> None:
+        """Move the weights once along the gradient, which must be finite: nothing undoes a step."""
         self._optimiser.step()
         self._schedule.step()
         self._optimiser.zero_grad()
         self._publish()
-        return float(norm)
 
     def state(self) -> dict[str, object]:
         """All that a resumed run needs."""

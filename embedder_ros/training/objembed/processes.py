@@ -2,7 +2,7 @@
 """Several processes that train one network, as torchrun starts them; alone, all of this does nothing.
 
 Texts of one process are wrong answers for the boxes of the others, so their embeddings are exchanged, gradients
-included. Not measured: more than one GPU; the tests exchange between two processes on a CPU.
+included. Not measured: more than one GPU; the tests exchange between two and three processes on a CPU.
 """
 
 from __future__ import annotations
@@ -58,13 +58,18 @@ def count() -> int:
 
 
 def exchange(mine: Shared) -> list[Shared]:
-    """What the other processes shared, in the order of their ranks. Every process must call this."""
+    """What the other processes shared, in the order of their ranks. Every process must call this.
+
+    Gradients travel back in a second exchange, which a process takes part in only where its loss depends on a row of
+    others, be it one of no length or times 0; the others wait for it. So every loss must depend on one.
+    """
     if count() == 1:
         return []
     told: list[tuple[list[str], list[int]]] = [([], [])] * count()
     dist.all_gather_object(told, (list(mine.texts), list(mine.private)))
     longest = max(1, *(len(texts) for texts, _ in told))
     padded = torch.cat([mine.rows, mine.rows.new_zeros(longest - len(mine.rows), mine.rows.shape[1])])
+    padded.requires_grad_()  # without texts it needs none, and this process would take no part in the second exchange
     rows = all_gather(padded)
     return [
         Shared(texts, rows[number][: len(texts)], private)
