@@ -77,6 +77,23 @@ def test_search_by_an_example(photos: Path, capsys: pytest.CaptureFixture[str]) 
     assert 'leave --by out' in refused(capsys, 'search', photos, '--image', photos / '0.png', '--by', 'short')
 
 
+@pytest.mark.parametrize(('shown', 'place'), [('coffee', 1), ('astronaut', 2), ('chelsea', 3)])
+def test_search_by_an_example_tells_its_own_frame_from_others(
+    shown: str, place: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pytest.importorskip('skimage.data')
+    for name in ('1camera', '2coffee', '3astronaut', '4chelsea'):  # never the first file
+        photo = np.atleast_3d(getattr(data, name[1:])())
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.broadcast_to(photo, (*photo.shape[:2], 3))[..., ::-1])
+    photo = getattr(data, shown)()
+    height, width = photo.shape[:2]
+    example = tmp_path.parent / f'{shown}.png'
+    cv2.imwrite(str(example), photo[height // 6 : -height // 6, width // 6 : -width // 6, ::-1])
+    matches = json.loads(out(capsys, 'search', tmp_path, '--image', example, '--json'))['matches']
+    assert matches[0]['stamp'] == [f.stamp for f in open_source(tmp_path).frames()][place]
+    assert matches[0]['score'] > 0.5 and all(m['score'] < 0.2 for m in matches[1:]), matches
+
+
 def test_foreign_boxes_are_scored(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = tmp_path / 'boxes.json'
     given.write_text(json.dumps([SQUARE, CIRCLE, [0, 0, 20, 20]]))

@@ -73,6 +73,30 @@ def test_a_frame_is_as_good_as_its_best_object_whatever_the_box() -> None:
     assert matches[0].score > matches[1].score > matches[2].score == 0.0
 
 
+def test_frames_whose_scores_are_all_one_are_ordered_by_cosine() -> None:
+    """An object's cosines to an example saturate the calibration for texts."""
+    steep = Calibration(scale=100.0, bias=0.0, found=0.5, margin=0.1, identity_scale=10.0, identity_bias=-9.0)
+    frames = [observation([BOX], [[1, x, 0]]) for x in (0.6, 0.0, 0.3)]
+    matches = by_objects(NAMES[0], frames, steep)
+    assert [m.frame for m in matches] == [1, 2, 0] and {m.score for m in matches} == {1.0}
+
+
+def test_an_example_is_scored_as_an_individual() -> None:
+    def look(rows: np.ndarray) -> np.ndarray:
+        return unit_rows(rows[:, 1:])
+
+    model = Calibration(scale=100.0, bias=0.0, found=0.5, margin=0.1, identity_scale=10.0, identity_bias=-9.0)
+    frames = [
+        observation([BOX, FAR], [[1, 0, 0.1], [1, 0.1, 0.1]]),
+        observation([], []),
+        observation([BOX], [[1, 1, 0]]),
+    ]
+    matches = by_objects(unit_rows(np.array([[1, 1, 0]]))[0], frames, model, identity=look)
+    assert [(m.frame, m.row) for m in matches] == [(2, 0), (0, 1), (1, -1)]
+    expected = [1 / (1 + np.exp(9 - 10 * cosine)) for cosine in (1, np.sqrt(0.5))]
+    assert [m.score for m in matches] == pytest.approx([*expected, 0], abs=1e-6)
+
+
 def test_whole_frames_use_their_own_calibration() -> None:
     frames = [observation([], []), observation([BOX], [[1, 0, 0]])]
     matches = by_frame(NAMES[0], frames, C)
