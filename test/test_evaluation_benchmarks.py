@@ -144,6 +144,13 @@ def test_retrieval_by_text_and_by_example(pipeline: Pipeline, folder: Path) -> N
         retrieval.retrieve(pipeline, *retrieval.read_retrieval(path), folder, image_wording=True)
 
 
+def test_a_file_that_the_gallery_lists_twice_is_one_place(folder: Path) -> None:
+    gallery = ['c.png', 'c.png', 'b.png', 'a.png']
+    path = write(folder, {'gallery': gallery, 'queries': [{'text': 'red', 'positives': ['a.png']}]})
+    names, (query,) = retrieval.read_retrieval(path)
+    assert names == ['c.png', 'b.png', 'a.png'] and [names[i] for i in query.positives] == ['a.png']
+
+
 def test_mean_precision_is_normalised_by_the_positives() -> None:
     ranking = [True, False, True] + [False] * 60 + [True]
     result = retrieval.measured([ranking], [4])
