@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
-from embedder_ros.grounding.detect import detect
+from embedder_ros.grounding.detect import MOST, SAME, detect
 from embedder_ros.grounding.retrieve import LONG, by_frame, by_objects
-from embedder_ros.types import Calibration, Observation, UserError, unit_rows
+from embedder_ros.types import Calibration, Observation, UserError, box_iou, unit_rows
 
 C = Calibration(scale=10.0, bias=0.0, found=0.5, margin=0.1, image_scale=4.0, image_bias=-1.0)
 
@@ -39,6 +41,38 @@ def test_repeated_boxes_of_a_name_are_one_detection() -> None:
     assert detect(seen, NAMES[:1], C, same=1.0).rows.tolist() == [0, 1, 2]
     both = detect(seen, NAMES[[0, 0]], C)  # two names: suppressed for each by itself
     assert sorted(zip(both.labels.tolist(), both.rows.tolist(), strict=True)) == [(0, 0), (0, 2), (1, 0), (1, 2)]
+
+
+def random_scene(boxes: int, names: int, seed: int) -> tuple[Observation, np.ndarray]:
+    """Crowded boxes, of which some are equal, and names, of which some are equal, so that scores are equal, too."""
+    random = np.random.default_rng(seed)
+    corner = random.integers(0, 60, (boxes, 2))
+    rows, words = (unit_rows(random.integers(-1, 2, (n, 3)) + 0.5) for n in (boxes, names))
+    iou = random.choice([0.5, 0.7, 0.9], boxes)
+    return observation(np.hstack([corner, corner + random.integers(20, 50, (boxes, 2))]), rows, iou), words
+
+
+@pytest.mark.parametrize('limits', [{}, {'pairs': 40}, {'most': 9}, {'same': 0.3}, {'same': 1.0}, {'single': True}])
+def test_suppression_is_what_its_definition_says(limits: dict[str, float]) -> None:
+    for seed in range(5):
+        seen, words = random_scene(30, 8, seed)
+        found = detect(seen, words, C, **limits)
+        ranked = detect(seen, words, C, **{**limits, 'same': 1.0, 'most': 10_000})
+        overlap, kept = box_iou(ranked.boxes, ranked.boxes), []
+        for i, label in enumerate(ranked.labels):
+            if not any(ranked.labels[k] == label and overlap[i, k] > limits.get('same', SAME) for k in kept):
+                kept.append(i)
+        kept = kept[: limits.get('most', MOST)]
+        assert (
+            found.rows.tolist() == ranked.rows[kept].tolist() and found.labels.tolist() == ranked.labels[kept].tolist()
+        )
+
+
+def test_every_pair_of_box_and_name_of_lvis_takes_no_minutes() -> None:
+    seen, words = random_scene(64, 1203, 0)
+    start = time.monotonic()
+    assert len(detect(seen, words, C, pairs=64 * 1203, most=64 * 1203)) > 20_000
+    assert time.monotonic() - start < 20  # 0.1 s; compared with all names' boxes it is more than a minute
 
 
 def test_single_gives_each_box_its_best_name() -> None:

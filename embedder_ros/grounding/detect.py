@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_ros.suppress import distinct
-from embedder_ros.types import Calibration, FloatArray, Observation, UserError
+from embedder_ros.suppress import distinct_pairs
+from embedder_ros.types import Calibration, FloatArray, Observation, UserError, box_iou
 
 PAIRS, MOST = 1000, 300  # best pairs of box and name that are looked at, and detections that are kept
 SAME = 0.7  # overlap from which two boxes of one name are one thing; raising it keeps near-duplicates
@@ -76,7 +76,8 @@ def detect(
     best = np.argsort(-scores, axis=None, kind='stable')[:pairs]
     best = best[scores.flat[best] >= max(floor, 0.0)]
     rows, labels = np.unravel_index(best, scores.shape)
-    kept = distinct(observation.boxes[rows], labels, same, most)
+    one_thing = box_iou(observation.boxes, observation.boxes) > same
+    kept = distinct_pairs(one_thing, rows, labels)[:most]
     rows, labels = rows[kept], labels[kept]
     return Detections(
         rows, labels, observation.boxes[rows], scores[rows, labels], semantic[rows, labels], observation.iou[rows]
