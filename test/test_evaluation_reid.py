@@ -247,6 +247,19 @@ def test_joined_clips_share_no_things_and_keep_the_order_of_stamps() -> None:
     assert both.apart('A', 'B')
 
 
+def test_whether_tracks_of_two_recordings_are_one_thing_is_unknown() -> None:
+    recordings = [from_tracks(look_frames((start, 5, places)), MODEL) for start, places in ((0, [0, 3]), (60, [6, 3]))]
+    both = joined(recordings)
+    labels = [[name for s in shown for name in s.labels if name] for shown in (both.shown[:25], both.shown[25:])]
+    (a, b), (c, d) = map(sorted, map(set, labels))
+    assert len({a, b, c, d}) == 4
+    assert both.apart(a, b) and both.apart(c, d) and not any(both.apart(x, y) for x in (a, b) for y in (c, d))
+    report = reid.evaluate(both, MODEL)
+    assert report['things'] == 4
+    memory = report['memory']  # knows the thing at place 3 again, which is neither right nor wrong
+    assert (memory['returns'], memory['unknown'], memory['wrong']) == (0, 1, 0)
+
+
 def test_truth_of_another_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='no stamp of this recording'):
         labelled([observation(1, [0])], SAMPLE / 'kitchen_truth.json')
