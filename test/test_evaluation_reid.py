@@ -308,6 +308,21 @@ def test_the_command_measures_the_sample_bag(capsys: pytest.CaptureFixture[str])
     assert set(memory['by']) == {'gap', 'pool', 'camera', 'light'}
 
 
+def test_shares_of_nothing_are_not_told_as_numbers() -> None:
+    """A recording in which nothing leaves has no precision of 1 and no recall of 0."""
+    told = list(reid.lines(reid.evaluate(from_tracks(look_frames((0, 5, [0, 3])), MODEL), MODEL)))
+    assert any('nothing comes back within 60 s' in line for line in told)
+    lines = [line for line in told if not line.startswith('after a restart')]  # after which both are asked
+    assert not any(share in line for line in lines for share in ('1.000', '0.000')), lines
+    assert next(line for line in lines if line.startswith('memory')).split()[-2:] == ['-', '-']
+    seen = look_frames((0, 4, [0, 3]), (30, 4, [3, 6]))
+    labels = [tuple(str(int(b[0]) // 100) for b in o.boxes) for o in seen]
+    given = Clip(tuple(Shown(o, names) for o, names in zip(seen, labels, strict=True)), lambda a, b: a != b)
+    told = list(reid.lines(reid.evaluate(given, MODEL)))
+    assert not any('nothing comes back' in line for line in told)
+    assert next(line for line in told if line.startswith('memory')).split()[-2:] == ['1.000', '1.000']
+
+
 def test_as_many_truths_as_bags(capsys: pytest.CaptureFixture[str]) -> None:
     truth = str(SAMPLE / 'kitchen_truth.json')
     assert cli.main(['evaluate', 'reid', 'a', 'b', '--truth', truth]) == cli.USER_ERROR
