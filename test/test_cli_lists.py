@@ -59,6 +59,14 @@ def test_detect_lists_what_is_there(photos: Path, tmp_path: Path, capsys: pytest
     assert 'no picture' in refused(capsys, 'detect', photos, 'mug', '--annotate', tmp_path / 'out.txt')
 
 
+def test_detect_tells_each_thing_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = pytest.importorskip('skimage.data').coffee()  # one cup, of which many boxes are proposed
+    cv2.imwrite(str(tmp_path / 'coffee.png'), photo[..., ::-1])
+    boxes = [d['box'] for d in json.loads(out(capsys, 'detect', tmp_path, 'cup', '--json'))['detections']]
+    x0, y0, x1, y1 = boxes[0]
+    assert 1 <= len(boxes) <= 2 and x0 < 190 and y0 < 60 and x1 > 420 and y1 > 330, boxes  # round the cup
+
+
 @pytest.mark.parametrize('by', ['objects', 'short', 'long'])
 def test_search_ranks_frames_by_words(photos: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
     answer = json.loads(out(capsys, 'search', photos, 'a red square', '--by', by, '--json'))

@@ -43,6 +43,17 @@ def test_repeated_boxes_of_a_name_are_one_detection() -> None:
     assert sorted(zip(both.labels.tolist(), both.rows.tolist(), strict=True)) == [(0, 0), (0, 2), (1, 0), (1, 2)]
 
 
+def test_a_thing_has_one_box_of_a_name_and_its_parts_have_theirs() -> None:
+    drawer, shifted, handle = [0, 0, 20, 20], [0, 6, 20, 26], [8, 8, 12, 12]
+    seen = observation(
+        [drawer, shifted, handle, FAR], [[1, 0, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]], [0.9, 0.8, 0.7, 0.6]
+    )
+    assert sorted(detect(seen, NAMES[:1], C).rows) == [0, 1, 2, 3]  # as benchmarks count
+    assert sorted(detect(seen, NAMES[:1], C, things=True).rows) == [0, 3]
+    both = detect(seen, NAMES[:2], C, floor=0.6, things=True)
+    assert sorted(zip(both.labels.tolist(), both.rows.tolist(), strict=True)) == [(0, 0), (1, 2)]
+
+
 def random_scene(boxes: int, names: int, seed: int) -> tuple[Observation, np.ndarray]:
     """Crowded boxes, of which some are equal, and names, of which some are equal, so that scores are equal, too."""
     random = np.random.default_rng(seed)
