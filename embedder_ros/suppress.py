@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Non-maximum suppression among the boxes of one label."""
+"""Non-maximum suppression among the boxes of one label.
+
+`distinct` is for tens of thousands of boxes of which few are kept; `distinct_pairs` for a few hundred boxes with up to
+thousands of labels each.
+"""
 
 from __future__ import annotations
 
@@ -36,3 +40,26 @@ def distinct(boxes: FloatArray, labels: NDArray[np.int64], same: float, most: in
         if len(kept) == most:
             break
     return kept
+
+
+def distinct_pairs(
+    one_thing: NDArray[np.bool_], rows: NDArray[np.int64], labels: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Pairs of box and label that are on one thing with no earlier kept pair of their label; (K,) indices, in order.
+
+    Args:
+        one_thing: (N, N) which boxes are on one thing.
+        rows: (P,) box of each pair, best pair first.
+        labels: (P,) label of each pair, from 0.
+    """
+    by_label = np.argsort(labels, kind='stable')
+    counts = np.bincount(labels)
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)  # of each pair within its label
+    steps = np.split(by_label[np.argsort(place, kind='stable')], np.cumsum(np.bincount(place))[:-1])
+    taken = np.zeros((len(counts), len(one_thing)), bool)  # (label, box)
+    kept = []
+    for step in steps:  # the next best pair of every label
+        free = step[~taken[labels[step], rows[step]]]
+        taken[labels[free]] |= one_thing[rows[free]]
+        kept.append(free)
+    return np.sort(np.concatenate(kept))

@@ -59,6 +59,14 @@ def test_detect_lists_what_is_there(photos: Path, tmp_path: Path, capsys: pytest
     assert 'no picture' in refused(capsys, 'detect', photos, 'mug', '--annotate', tmp_path / 'out.txt')
 
 
+def test_detect_tells_each_thing_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = pytest.importorskip('skimage.data').coffee()  # one cup, of which many boxes are proposed
+    cv2.imwrite(str(tmp_path / 'coffee.png'), photo[..., ::-1])
+    boxes = [d['box'] for d in json.loads(out(capsys, 'detect', tmp_path, 'cup', '--json'))['detections']]
+    x0, y0, x1, y1 = boxes[0]
+    assert 1 <= len(boxes) <= 2 and x0 < 190 and y0 < 60 and x1 > 420 and y1 > 330, boxes  # round the cup
+
+
 @pytest.mark.parametrize('by', ['objects', 'short', 'long'])
 def test_search_ranks_frames_by_words(photos: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
     answer = json.loads(out(capsys, 'search', photos, 'a red square', '--by', by, '--json'))
@@ -75,6 +83,23 @@ def test_search_by_an_example(photos: Path, capsys: pytest.CaptureFixture[str]) 
     assert told.splitlines()[0] == '3 frames' and len(told.splitlines()) == 2
     assert 'either TEXT or --image' in refused(capsys, 'search', photos)
     assert 'leave --by out' in refused(capsys, 'search', photos, '--image', photos / '0.png', '--by', 'short')
+
+
+@pytest.mark.parametrize(('shown', 'place'), [('coffee', 1), ('astronaut', 2), ('chelsea', 3)])
+def test_search_by_an_example_tells_its_own_frame_from_others(
+    shown: str, place: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pytest.importorskip('skimage.data')
+    for name in ('1camera', '2coffee', '3astronaut', '4chelsea'):  # never the first file
+        photo = np.atleast_3d(getattr(data, name[1:])())
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.broadcast_to(photo, (*photo.shape[:2], 3))[..., ::-1])
+    photo = getattr(data, shown)()
+    height, width = photo.shape[:2]
+    example = tmp_path.parent / f'{shown}.png'
+    cv2.imwrite(str(example), photo[height // 6 : -height // 6, width // 6 : -width // 6, ::-1])
+    matches = json.loads(out(capsys, 'search', tmp_path, '--image', example, '--json'))['matches']
+    assert matches[0]['stamp'] == [f.stamp for f in open_source(tmp_path).frames()][place]
+    assert matches[0]['score'] > 0.5 and all(m['score'] < 0.2 for m in matches[1:]), matches
 
 
 def test_foreign_boxes_are_scored(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

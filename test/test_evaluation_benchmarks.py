@@ -74,19 +74,56 @@ def test_a_category_that_is_never_found_costs_its_third(pipeline: Pipeline, fold
 
 def test_lvis_counts_only_what_was_looked_for(folder: Path) -> None:
     """A false detection counts where its category is known to be absent, not where nobody looked."""
-    truth = {'image_id': 1, 'category_id': 10, 'bbox': xywh(RED), 'score': 0.8}
-    false = {'image_id': 3, 'category_id': 10, 'bbox': xywh(RED), 'score': 0.9}
+    results = np.array([(0, 0, xywh(RED), 0.8), (2, 0, xywh(RED), 0.9)], detection.ROW)  # right, and wrong
 
     def precision(**fields: Any) -> float:
         content = coco()
         content['images'][2] |= fields
         content['annotations'] = content['annotations'][:1]
         dataset = detection.read_dataset(write(folder, content))
-        return detection.average_precision(dataset, [truth, false], lvis=True)['AP']
+        return detection.average_precision(dataset, results, lvis=True)['AP']
 
     assert precision() == pytest.approx(1)  # not looked for
     assert precision(neg_category_ids=[10]) == pytest.approx(0.5)
     assert precision(not_exhaustive_category_ids=[10]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize('pending', [0, 100, 10_000])
+def test_the_best_of_each_category_count_and_no_more_are_held(pending: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, 'PENDING', pending)
+    random, most, names = np.random.default_rng(pending), 20, 7
+    best, everything = detection.Best(names, most), []
+    for image in range(60):
+        rows = np.zeros(30, detection.ROW)
+        rows['image'], rows['category'] = image, random.integers(names - 1, size=30)  # the last is never found
+        rows['score'], rows['bbox'] = random.integers(40, size=30) / 40, random.random((30, 4))  # many are equal
+        best.add(rows)
+        everything += list(rows)
+        assert sum(map(len, best._taken)) <= names * most + pending + len(rows)
+    expected = [
+        row
+        for category in range(names)
+        for row in sorted((r for r in everything if r['category'] == category), key=lambda r: -r['score'])[:most]
+    ]
+    assert best.rows().tobytes() == np.array(expected, detection.ROW).tobytes()
+
+
+def test_without_a_limit_all_detections_count() -> None:
+    best = detection.Best(3)
+    for image in range(5):
+        best.add(np.array([(image, 2, [0, 0, 1, 1], 0.1)] * 4, detection.ROW))
+    assert len(best.rows()) == 20
+
+
+def test_lvis_is_averaged_over_the_categories_that_are_somewhere(pipeline: Pipeline, folder: Path) -> None:
+    content = coco(neg_category_ids=[10, 20, 30, 40])
+    content['categories'].append({'id': 40, 'name': 'purple'})
+    content['annotations'].append({'image_id': 3, 'category_id': 20, 'bbox': [0, 0, 50, 50]})
+    dataset = detection.read_dataset(write(folder, content))
+    result = detection.run_detection(pipeline, dataset, folder, lvis=True)
+    assert result['AP'] == pytest.approx((1 + 51 / 101 + 1) / 3, abs=1e-6)
+    nothing = detection.average_precision(dataset, np.zeros(0, detection.ROW), lvis=True)
+    assert nothing['AP'] == 0 and np.isnan(nothing['AP large'])
 
 
 def test_lvis_reads_its_image_names(pipeline: Pipeline, folder: Path) -> None:
@@ -142,6 +179,13 @@ def test_retrieval_by_text_and_by_example(pipeline: Pipeline, folder: Path) -> N
     assert 2 / 3 < result['mAP@50'] < 1
     with pytest.raises(UserError, match='one wording only'):
         retrieval.retrieve(pipeline, *retrieval.read_retrieval(path), folder, image_wording=True)
+
+
+def test_a_file_that_the_gallery_lists_twice_is_one_place(folder: Path) -> None:
+    gallery = ['c.png', 'c.png', 'b.png', 'a.png']
+    path = write(folder, {'gallery': gallery, 'queries': [{'text': 'red', 'positives': ['a.png']}]})
+    names, (query,) = retrieval.read_retrieval(path)
+    assert names == ['c.png', 'b.png', 'a.png'] and [names[i] for i in query.positives] == ['a.png']
 
 
 def test_mean_precision_is_normalised_by_the_positives() -> None:

@@ -247,6 +247,19 @@ def test_joined_clips_share_no_things_and_keep_the_order_of_stamps() -> None:
     assert both.apart('A', 'B')
 
 
+def test_whether_tracks_of_two_recordings_are_one_thing_is_unknown() -> None:
+    recordings = [from_tracks(look_frames((start, 5, places)), MODEL) for start, places in ((0, [0, 3]), (60, [6, 3]))]
+    both = joined(recordings)
+    labels = [[name for s in shown for name in s.labels if name] for shown in (both.shown[:25], both.shown[25:])]
+    (a, b), (c, d) = map(sorted, map(set, labels))
+    assert len({a, b, c, d}) == 4
+    assert both.apart(a, b) and both.apart(c, d) and not any(both.apart(x, y) for x in (a, b) for y in (c, d))
+    report = reid.evaluate(both, MODEL)
+    assert report['things'] == 4
+    memory = report['memory']  # knows the thing at place 3 again, which is neither right nor wrong
+    assert (memory['returns'], memory['unknown'], memory['wrong']) == (0, 1, 0)
+
+
 def test_truth_of_another_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='no stamp of this recording'):
         labelled([observation(1, [0])], SAMPLE / 'kitchen_truth.json')
@@ -293,6 +306,21 @@ def test_the_command_measures_the_sample_bag(capsys: pytest.CaptureFixture[str])
     assert memory['right'] > 0
     assert len(report['margins']) == len(reid.MARGIN_ODDS)
     assert set(memory['by']) == {'gap', 'pool', 'camera', 'light'}
+
+
+def test_shares_of_nothing_are_not_told_as_numbers() -> None:
+    """A recording in which nothing leaves has no precision of 1 and no recall of 0."""
+    told = list(reid.lines(reid.evaluate(from_tracks(look_frames((0, 5, [0, 3])), MODEL), MODEL)))
+    assert any('nothing comes back within 60 s' in line for line in told)
+    lines = [line for line in told if not line.startswith('after a restart')]  # after which both are asked
+    assert not any(share in line for line in lines for share in ('1.000', '0.000')), lines
+    assert next(line for line in lines if line.startswith('memory')).split()[-2:] == ['-', '-']
+    seen = look_frames((0, 4, [0, 3]), (30, 4, [3, 6]))
+    labels = [tuple(str(int(b[0]) // 100) for b in o.boxes) for o in seen]
+    given = Clip(tuple(Shown(o, names) for o, names in zip(seen, labels, strict=True)), lambda a, b: a != b)
+    told = list(reid.lines(reid.evaluate(given, MODEL)))
+    assert not any('nothing comes back' in line for line in told)
+    assert next(line for line in told if line.startswith('memory')).split()[-2:] == ['1.000', '1.000']
 
 
 def test_as_many_truths_as_bags(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     best: tuple[float, Any] = (-1.0, None)
     for frame in build.progress(source):
         observation = pipeline.observe([frame])[0]
-        found = detect(observation, names, calibration, floor=floor, single=options.single)
+        found = detect(observation, names, calibration, floor=floor, single=options.single, things=True)
         words = [options.name[label] for label in found.labels]
         print(_line(frame, found, words, as_json=options.json))
         if options.annotate and (score := float(found.scores.max(initial=0.0))) > best[0]:

@@ -24,7 +24,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser('search', help='which frames show it: by words or by an example picture')
     command.add_argument('path', metavar='PATH', help='folder, video or bag')
     command.add_argument('text', metavar='TEXT', nargs='?', default='', help='what the frame shows')
-    command.add_argument('--image', metavar='FILE', type=Path, help='a picture of it instead of words')
+    command.add_argument('--image', metavar='FILE', type=Path, help='a picture of this very thing instead of words')
     command.add_argument(
         '--by',
         default='objects',
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     seen = [_light(o) for frame in build.progress(source) for o in pipeline.observe([frame])]
     if not seen:
         raise UserError(f'{source.path}: none of its images can be read')
-    matches = _ranked(query, seen, pipeline.embedder, options.by)[: options.top]
+    matches = _ranked(query, seen, pipeline.embedder, options)[: options.top]
     if options.json:
         print(json.dumps({'frames': len(seen), 'matches': [_as_dict(m, seen[m.frame]) for m in matches]}, indent=2))
         return
@@ -79,13 +79,14 @@ def _light(observation: Observation) -> Observation:
     return replace(o, **half)
 
 
-def _ranked(query: FloatArray, seen: list[Observation], embedder: Embedder, by: str) -> list[Match]:
+def _ranked(query: FloatArray, seen: list[Observation], embedder: Embedder, options: argparse.Namespace) -> list[Match]:
     from embedder_ros.grounding import retrieve
 
     calibration = embedder.info.calibration
-    if by == 'objects':
-        return retrieve.by_objects(query, seen, calibration)
-    return retrieve.by_frame(query, seen, calibration, row=retrieve.SHORT if by == 'short' else retrieve.LONG)
+    if options.by == 'objects':
+        identity = embedder.info.identity if options.image else None  # an example means this one, as in search_frames
+        return retrieve.by_objects(query, seen, calibration, identity=identity)
+    return retrieve.by_frame(query, seen, calibration, row=retrieve.SHORT if options.by == 'short' else retrieve.LONG)
 
 
 def _as_dict(match: Match, o: Observation) -> dict[str, object]:

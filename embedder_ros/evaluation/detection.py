@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedder_ros.evaluation.images import observe, read_json, take, xyxy
-from embedder_ros.grounding.detect import MOST, detect
+from embedder_ros.grounding.detect import MOST, PAIRS, Detections, detect
 from embedder_ros.pipeline import Pipeline
 from embedder_ros.types import FloatArray, UserError, box_iou
 
 FIXED = 10_000  # detections of a category that count in LVIS' fixed AP
 RECALL_AT = 100  # proposals that recall is measured at
+PENDING = 5_000_000  # detections held beside the best, of 28 bytes each; raising it sorts more seldom
+# A detection: the places of image and category in their dataset, x y width height in pixels, and the score.
+ROW = np.dtype([('image', np.int32), ('category', np.int32), ('bbox', np.float32, 4), ('score', np.float32)])
+Rows = NDArray[np.void]  # of ROW
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
@@ -83,36 +89,126 @@ def run_detection(
     pipeline: Pipeline, dataset: Dataset, folder: Path, *, lvis: bool = False, quiet: bool = True
 ) -> dict[str, float]:
     """Detect every category in every image; AP, AP50 and AP75 in 0..1, and AP of small, medium and large things."""
-    ids = list(dataset.categories)
     words = pipeline.embedder.embed_text(list(dataset.categories.values()))
     calibration = pipeline.embedder.info.calibration
-    most = FIXED if lvis else MOST
-    results = []
-    for image, (_, observation) in zip(
-        dataset.names, observe(pipeline, folder, dataset.names.values(), quiet=quiet), strict=True
-    ):
-        pairs = observation.boxes.shape[0] * len(ids) if lvis else 1000
-        found = detect(observation, words, calibration, pairs=pairs, most=max(pairs, 1) if lvis else most)
-        results += [
-            {'image_id': image, 'category_id': ids[label], 'bbox': _xywh(box), 'score': float(score)}
-            for label, box, score in zip(found.labels, found.boxes, found.scores, strict=True)
-        ]
-    return average_precision(dataset, _fixed(results) if lvis else results, lvis=lvis)
+    best = Best(len(words), FIXED) if lvis else Best(len(words))
+    for place, (_, observation) in enumerate(observe(pipeline, folder, dataset.names.values(), quiet=quiet)):
+        every = len(observation) * len(words)
+        pairs, most = (every, every) if lvis else (PAIRS, MOST)
+        found = detect(observation, words, calibration, pairs=pairs, most=most)
+        best.add(_rows(place, found))
+    return average_precision(dataset, best.rows(), lvis=lvis)
 
 
-def average_precision(
-    dataset: Dataset, results: Sequence[Mapping[str, Any]], *, lvis: bool = False
-) -> dict[str, float]:
+def _rows(place: int, found: Detections) -> Rows:
+    """One image's detections."""
+    rows = np.zeros(len(found), ROW)
+    rows['image'], rows['category'], rows['bbox'], rows['score'] = place, found.labels, found.boxes, found.scores
+    rows['bbox'][:, 2:] -= found.boxes[:, :2]
+    return rows
+
+
+class Best:
+    """The best detections of each category over all images; of equal ones the earlier.
+
+    Args:
+        categories: how many there are.
+        most: kept of each; None keeps all.
+    """
+
+    def __init__(self, categories: int, most: int | None = None) -> None:
+        self._most, self._taken = most, [np.zeros(0, ROW)]
+        self._floor = np.full(categories, -np.inf, np.float32)  # what a score must exceed to be among the best
+
+    def add(self, rows: Rows) -> None:
+        """Take the detections of the next image."""
+        self._taken.append(rows[rows['score'] > self._floor[rows['category']]])
+        if self._most and sum(map(len, self._taken[1:])) > PENDING:
+            self.rows()
+
+    def rows(self) -> Rows:
+        """What is kept."""
+        rows = np.concatenate(self._taken)
+        if self._most:
+            rows = rows[np.lexsort((-rows['score'], rows['category']))]
+            counts = np.bincount(rows['category'], minlength=len(self._floor))
+            rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            last = rows[rank == self._most - 1]
+            self._floor[last['category']] = last['score']
+            rows = rows[rank < self._most]
+        self._taken = [rows]
+        return rows
+
+
+def average_precision(dataset: Dataset, results: Rows, *, lvis: bool = False) -> dict[str, float]:
     """AP by pycocotools, in 0..1; NaN where there is nothing to find.
 
     Args:
         dataset: the truth.
-        results: image_id, category_id, bbox (x y width height), score.
+        results: what was detected.
         lvis: only categories that were looked for in an image count in it.
 
     Raises:
         UserError: pycocotools is not installed.
     """
+    if lvis:
+        # One category after the other: pycocotools keeps something for every pair of image and category.
+        parts = [
+            _judged(part, _as_dicts(dataset, rows), FIXED, loose)
+            for part, rows, loose in _by_category(dataset, results)
+        ]
+        precision = np.concatenate([np.zeros((len(THRESHOLDS), 101, 0, 4)), *parts], axis=2)
+    else:
+        precision = _judged(dataset.content, _as_dicts(dataset, results), MOST)
+    ious: dict[str, Any] = {'AP': slice(None), 'AP50': 0, 'AP75': 5}
+    out = {name: _valid(precision[which, ..., 0]) for name, which in ious.items()}
+    return out | {f'AP {size}': _valid(precision[..., i + 1]) for i, size in enumerate(('small', 'medium', 'large'))}
+
+
+def _by_category(dataset: Dataset, results: Rows) -> Iterator[tuple[dict[str, Any], Rows, set[int]]]:
+    """Each labelled category's images, annotations and detections, where it is known to be or not to be in the image.
+
+    The third are the ids of images in which it is not exhaustively labelled.
+    """
+    annotations, images = defaultdict(list), defaultdict(set)
+    for a in dataset.content['annotations']:
+        annotations[a['category_id']].append(a)
+        images[a['category_id']].add(a['image_id'])
+    loose = defaultdict(set)
+    for e in dataset.content['images']:
+        for category in e.get('not_exhaustive_category_ids', ()):
+            loose[category].add(e['id'])
+        for category in (*e.get('neg_category_ids', ()), *e.get('not_exhaustive_category_ids', ())):
+            images[category].add(e['id'])
+    entries = {e['id']: e for e in dataset.content['images']}
+    places = {image: place for place, image in enumerate(dataset.names)}
+    results = results[np.argsort(results['category'], kind='stable')]
+    counts = np.bincount(results['category'], minlength=len(dataset.categories))
+    for category, rows in zip(dataset.categories, np.split(results, np.cumsum(counts)), strict=False):
+        if category in annotations:  # what is nowhere has no precision
+            known = images[category]
+            part = {
+                'images': [entries[i] for i in known],
+                'categories': [{'id': category}],
+                'annotations': annotations[category],
+            }
+            yield part, rows[np.isin(rows['image'], [places[i] for i in known])], loose[category]
+
+
+def _as_dicts(dataset: Dataset, results: Rows) -> list[dict[str, Any]]:
+    """As pycocotools takes them."""
+    images, categories = list(dataset.names), list(dataset.categories)
+    columns = (results[name].tolist() for name in ('image', 'category', 'bbox', 'score'))
+    return [
+        {'image_id': images[image], 'category_id': categories[category], 'bbox': box, 'score': score}
+        for image, category, box, score in zip(*columns, strict=True)
+    ]
+
+
+def _judged(
+    content: dict[str, Any], results: list[dict[str, Any]], most: int, loose: Container[int] = ()
+) -> NDArray[np.float64]:
+    """Precision (10 IoUs, 101 recalls, categories, 4 areas), -1 where there is nothing to find."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -120,24 +216,22 @@ def average_precision(
         raise UserError(f'this needs pycocotools ({error}); run: pip install "embedder_ros[objembed]"') from error
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = dataset.content
+        truth.dataset = content
         truth.createIndex()
-        judge = COCOeval(truth, _loaded(truth, _looked_for(dataset, results) if lvis else list(results)), 'bbox')
-        judge.params.imgIds = list(dataset.names)
-        judge.params.maxDets = [1, 10, FIXED if lvis else MOST]
+        judge = COCOeval(truth, _loaded(truth, results), 'bbox')
+        judge.params.maxDets = [1, 10, most]
         judge.evaluate()
-        if lvis:
-            _forgive_unlisted(dataset, judge)
+        for entry in judge.evalImgs:  # what matches nothing is no mistake where not all are labelled
+            if entry is not None and entry['image_id'] in loose:
+                entry['dtIgnore'] = np.logical_or(entry['dtIgnore'], np.asarray(entry['dtMatches']) == 0)
         judge.accumulate()
-    precision = judge.eval['precision'][:, :, :, :, -1]  # (IoU, recall, category, area)
-    ious = {'AP': slice(None), 'AP50': 0, 'AP75': 5}
-    out = {name: _valid(precision[which, ..., 0]) for name, which in ious.items()}
-    return out | {f'AP {size}': _valid(precision[..., i + 1]) for i, size in enumerate(('small', 'medium', 'large'))}
+    precision: NDArray[np.float64] = judge.eval['precision'][..., -1]
+    return precision
 
 
-def _loaded(truth: Any, results: list[Mapping[str, Any]]) -> Any:
+def _loaded(truth: Any, results: list[dict[str, Any]]) -> Any:
     if results:
-        return truth.loadRes([dict(r) for r in results])
+        return truth.loadRes(results)
     empty = type(truth)()
     empty.dataset = {**truth.dataset, 'annotations': []}
     empty.createIndex()
@@ -147,40 +241,6 @@ def _loaded(truth: Any, results: list[Mapping[str, Any]]) -> Any:
 def _valid(precision: np.ndarray) -> float:
     counted = precision[precision > -1]
     return float(counted.mean()) if counted.size else float('nan')
-
-
-def _xywh(box: FloatArray) -> list[float]:
-    return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
-
-
-def _fixed(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The best FIXED of each category over all images."""
-    by_category: dict[int, list[dict[str, Any]]] = {}
-    for r in results:
-        by_category.setdefault(r['category_id'], []).append(r)
-    return [r for rows in by_category.values() for r in sorted(rows, key=lambda r: -r['score'])[:FIXED]]
-
-
-def _looked_for(dataset: Dataset, results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Detections of categories that are known to be, or not to be, in their image."""
-    known = {
-        e['id']: {*e.get('neg_category_ids', ()), *e.get('not_exhaustive_category_ids', ())} for e in _images(dataset)
-    }
-    for annotation in dataset.content['annotations']:
-        known[annotation['image_id']].add(annotation['category_id'])
-    return [r for r in results if r['category_id'] in known[r['image_id']]]
-
-
-def _forgive_unlisted(dataset: Dataset, judge: Any) -> None:
-    """What matches nothing is no mistake where a category is not exhaustively labelled."""
-    loose = {(e['id'], c) for e in _images(dataset) for c in e.get('not_exhaustive_category_ids', ())}
-    for entry in judge.evalImgs:
-        if entry is not None and (entry['image_id'], entry['category_id']) in loose:
-            entry['dtIgnore'] = np.logical_or(entry['dtIgnore'], np.asarray(entry['dtMatches']) == 0)
-
-
-def _images(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    return iter(dataset.content['images'])
 
 
 def average_recall(proposals: Mapping[int, FloatArray], truth: Mapping[int, FloatArray]) -> float:

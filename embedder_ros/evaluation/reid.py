@@ -174,6 +174,8 @@ def after_restart(clip: Clip, model: ModelInfo, method: Remembering, restarts: S
 def lines(report: dict[str, Any]) -> Iterator[str]:
     """The report for people."""
     yield f'{report["things"]} things in {report["frames"]} frames, {report["hours"] * 60:.1f} minutes looked at'
+    if not report['memory']['returns']:
+        yield f'nothing comes back within {GOAL_GAP:.0f} s: precision and recall have nothing to divide by (-)'
     columns = f'{"returns":>8}{"right":>7}{"wrong":>7}{"new":>6}{"none":>6}{"unknown":>9}'
     yield f'{"":22}{columns}{"precision":>11}{"recall":>8}'
     for name in ('memory', 'nearest', 'tracker'):
@@ -204,8 +206,16 @@ def _method_lines(name: str, method: dict[str, Any]) -> Iterator[str]:
 
 def _line(name: str, one: dict[str, Any]) -> str:
     counts = f'{one["returns"]:8}{one["right"]:7}{one["wrong"]:7}{one["new"]:6}{one["unnamed"]:6}{one["unknown"]:9}'
-    return f'{name:22}{counts}{one["precision"]:11.3f}{one["recall"]:8.3f}'
+    precision, recall = _shares(one)
+    return f'{name:22}{counts}{precision:>11}{recall:>8}'
 
 
 def _curve(at: dict[str, Any]) -> str:
-    return f'{at["precision"]:7.3f}{at["recall"]:7.3f}{at["wrong_per_hour"]:8.1f}{at["covisible"]:4}'
+    precision, recall = _shares(at)
+    return f'{precision:>7}{recall:>7}{at["wrong_per_hour"]:8.1f}{at["covisible"]:4}'
+
+
+def _shares(one: dict[str, Any]) -> tuple[str, str]:
+    """Precision and recall, '-' where there is nothing to divide by."""
+    precision = f'{one["precision"]:.3f}' if one['right'] + one['wrong'] else '-'
+    return precision, f'{one["recall"]:.3f}' if one['returns'] else '-'

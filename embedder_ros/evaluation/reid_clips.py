@@ -52,12 +52,14 @@ class Clip:
         apart: whether two individuals are known to be different.
         twins: look-alike -> its original and how it differs.
         parts: individuals that are parts of others: handles, drawers.
+        by_tracks: its individuals are tracks, whose names mean others in another recording.
     """
 
     shown: tuple[Shown, ...]
     apart: Callable[[str, str], bool]
     twins: dict[str, tuple[str, str]] = field(default_factory=dict)
     parts: frozenset[str] = frozenset()
+    by_tracks: bool = False
 
 
 def labelled(observations: Iterable[Observation], truth: Path) -> Clip:
@@ -105,9 +107,13 @@ def from_tracks(observations: Iterable[Observation], model: ModelInfo) -> Clip:
         if _lasts(shown, at) and not _second(shown, labels, at):
             for frame, row in at:
                 labels[frame][row] = name
-    clip = tuple(replace(s, labels=tuple(names)) for s, names in zip(shown, labels, strict=True))
-    together = seen_together(clip)
-    return Clip(clip, lambda a, b: frozenset((a, b)) in together)
+    return _by_tracks(replace(s, labels=tuple(names)) for s, names in zip(shown, labels, strict=True))
+
+
+def _by_tracks(shown: Iterable[Shown]) -> Clip:
+    shown = _sorted(shown)
+    together = seen_together(shown)
+    return Clip(shown, lambda a, b: frozenset((a, b)) in together, by_tracks=True)
 
 
 def track_rows(observations: Sequence[Observation], model: ModelInfo) -> dict[str, list[tuple[int, int]]]:
@@ -132,9 +138,14 @@ def seen_together(shown: Iterable[Shown]) -> set[frozenset[str]]:
 
 
 def joined(clips: Sequence[Clip]) -> Clip:
-    """Several recordings as one, in order of their stamps."""
+    """Several recordings as one, in order of their stamps.
+
+    Their individuals differ, but of tracks nobody knows: what one recording shows another may show again.
+    """
     if len(clips) == 1:
         return clips[0]
+    if all(clip.by_tracks for clip in clips):
+        return _by_tracks(_numbered(s, n) for n, clip in enumerate(clips, 1) for s in clip.shown)
     owner = {name: n for n, clip in enumerate(clips) for s in clip.shown for name in s.labels}
     apart = [clip.apart for clip in clips]
 
@@ -144,6 +155,10 @@ def joined(clips: Sequence[Clip]) -> Clip:
     twins = {name: twin for clip in clips for name, twin in clip.twins.items()}
     parts = frozenset().union(*(clip.parts for clip in clips))
     return Clip(_sorted([s for clip in clips for s in clip.shown]), differ, twins, parts)
+
+
+def _numbered(shown: Shown, number: int) -> Shown:
+    return replace(shown, labels=tuple(f'{number} {name}' if name else '' for name in shown.labels))
 
 
 def drop(clip: Clip, share: float, seed: int = 0) -> Clip:

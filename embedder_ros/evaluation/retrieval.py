@@ -38,7 +38,7 @@ class Query:
 def read_retrieval(path: Path) -> tuple[list[str], list[Query]]:
     """Gallery and queries. Raises UserError that names entry and field."""
     gallery, entries = take(path, read_json(path), 'top', 'gallery', 'queries')
-    place = {str(name): i for i, name in enumerate(gallery)}
+    place = {name: i for i, name in enumerate(dict.fromkeys(map(str, gallery)))}  # a file listed twice is one place
     queries = []
     for i, entry in enumerate(entries):
         (positives,) = take(path, entry, f'queries[{i}]', 'positives')
@@ -77,6 +77,7 @@ def retrieve(
     seen = [observation for _, observation in observe(pipeline, folder, gallery, quiet=quiet)]
     rankings = []
     for query in queries:
+        # By plain cosine for examples, too: what counts as right may be of the same kind only.
         matches = by_objects(_vector(pipeline, query, folder, image_wording), seen, calibration)
         rankings.append([match.frame in query.positives for match in matches])
     return measured(rankings, [len(q.positives) for q in queries])

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_ros.suppress import distinct
-from embedder_ros.types import Calibration, FloatArray, Observation, UserError
+from embedder_ros.grounding.ground import SAME_IOU, nested
+from embedder_ros.suppress import distinct_pairs
+from embedder_ros.types import Calibration, FloatArray, Observation, UserError, box_iou
 
 PAIRS, MOST = 1000, 300  # best pairs of box and name that are looked at, and detections that are kept
-SAME = 0.7  # overlap from which two boxes of one name are one thing; raising it keeps near-duplicates
+# Overlap above which two boxes of one name are one detection, as benchmarks have it, where second boxes cost nothing;
+# raising it keeps near-duplicates.
+SAME = 0.7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +49,7 @@ def detect(
     floor: float = 0.0,
     single: bool = False,
     same: float = SAME,
+    things: bool = False,
     pairs: int = PAIRS,
     most: int = MOST,
 ) -> Detections:
@@ -58,6 +62,7 @@ def detect(
         floor: score that a detection needs. Raising it loses faint things.
         single: each box bears its best name alone, the natural mode for a list of what is there.
         same: see SAME; 1 suppresses nothing.
+        things: one box of a name for each thing, as `ground` tells things apart: at its SAME_IOU, and none in another.
         pairs: see PAIRS.
         most: see MOST.
 
@@ -76,8 +81,14 @@ def detect(
     best = np.argsort(-scores, axis=None, kind='stable')[:pairs]
     best = best[scores.flat[best] >= max(floor, 0.0)]
     rows, labels = np.unravel_index(best, scores.shape)
-    kept = distinct(observation.boxes[rows], labels, same, most)
+    kept = distinct_pairs(_one(observation.boxes, same, things), rows, labels)[:most]
     rows, labels = rows[kept], labels[kept]
     return Detections(
         rows, labels, observation.boxes[rows], scores[rows, labels], semantic[rows, labels], observation.iou[rows]
     )
+
+
+def _one(boxes: FloatArray, same: float, things: bool) -> NDArray[np.bool_]:
+    """(N, N) which boxes of a name are one detection."""
+    overlap = box_iou(boxes, boxes)
+    return (overlap >= SAME_IOU) | nested(boxes, boxes) if things else overlap > same

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedder_ros.types import (
     Answer,
@@ -181,7 +182,7 @@ def _judge(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[O
     if not candidates:
         return Outcome.NOT_FOUND, 'no_objects', 0.0
     best = candidates[0]
-    rivals = (c for c in candidates[1:] if c.camera == best.camera and not _nested(best.box, c.box))
+    rivals = (c for c in candidates[1:] if c.camera == best.camera and not nested(best.box, c.box)[0, 0])
     margin = best.score - next((c.score for c in rivals), 0.0)
     if best.score < calibration.found:
         return Outcome.NOT_FOUND, 'below_threshold', margin
@@ -190,9 +191,14 @@ def _judge(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[O
     return Outcome.FOUND, 'found', margin
 
 
-def _nested(a: FloatArray, b: FloatArray) -> bool:
-    shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
-    return bool(shared >= NESTED * min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
+def nested(a: FloatArray, b: FloatArray) -> NDArray[np.bool_]:
+    """Which boxes of a (N, 4) and b (M, 4) lie in one another, see NESTED; (N, M)."""
+    a, b = a.reshape(-1, 4), b.reshape(-1, 4)
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    smaller = np.minimum.outer((a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1))
+    inside: NDArray[np.bool_] = shared >= NESTED * smaller
+    return inside
 
 
 def _named(candidates: Sequence[Candidate], tracks: Sequence[Track]) -> list[Candidate]:

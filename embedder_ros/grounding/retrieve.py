@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedder_ros.grounding.ground import Identity
 from embedder_ros.types import Calibration, FloatArray, Observation, UserError
 
 SHORT, LONG = 0, 1  # row of frame_embeddings: coarse for short captions, detailed for long ones
@@ -25,19 +26,35 @@ class Match:
     row: int = -1
 
 
-def by_objects(query: FloatArray, observations: Sequence[Observation], calibration: Calibration) -> list[Match]:
-    """Frames by their best object, best first; frames without objects come last with score 0.
+def by_objects(
+    query: FloatArray,
+    observations: Sequence[Observation],
+    calibration: Calibration,
+    *,
+    identity: Identity | None = None,
+) -> list[Match]:
+    """Frames by the cosine of their best object, best first; frames without objects come last with score 0.
+
+    They are ordered by cosine, since scores near 1 are equal. Without `identity` a score is read as an object's to a
+    text; an exemplar's cosines lie so far above those that all its scores are 1, and only the order tells anything.
 
     Args:
         query: (D,) unit embedding of a text about an object, or of an exemplar.
         observations: of one model; any number of objects each.
-        calibration: how cosines between objects and texts are read.
+        calibration: how cosines are read.
+        identity: given with an exemplar to find the same individual: the map to the part that compares individuals.
     """
-    matches = []
+    scored = []
     for i, observation in enumerate(observations):
-        semantic = calibration.semantic(_checked(observation, query).embeddings @ query)
-        matches.append(Match(i, float(semantic.max()), int(semantic.argmax())) if len(semantic) else Match(i, 0.0))
-    return sorted(matches, key=lambda m: -m.score)
+        embeddings = _checked(observation, query).embeddings
+        if not len(embeddings):
+            scored.append((-np.inf, Match(i, 0.0)))
+            continue
+        cosine = embeddings @ query if identity is None else identity(embeddings) @ identity(query[None])[0]
+        best = int(cosine.argmax())
+        score = (calibration.semantic if identity is None else calibration.same)(cosine[best])
+        scored.append((float(cosine[best]), Match(i, float(score), best)))
+    return [match for _, match in sorted(scored, key=lambda one: -one[0])]
 
 
 def by_frame(
@@ -58,7 +75,7 @@ def by_frame(
         raise UserError(f'model {observations[0].model_id} embeds no whole frames; search by objects')
     cosine = np.array([_checked(o, query).frame_embeddings[row] @ query for o in observations], np.float32)
     scores = calibration.whole(cosine)
-    return [Match(int(i), float(scores[i])) for i in np.argsort(-scores, kind='stable')]
+    return [Match(int(i), float(scores[i])) for i in np.argsort(-cosine, kind='stable')]
 
 
 def _checked(observation: Observation, query: FloatArray) -> Observation:
