@@ -135,6 +135,22 @@ def test_pip_install_into_a_plain_venv(tree: Path, tmp_path: Path) -> None:
     assert version.strip() == f'embedder-ros {embedder_ros.__version__}'
 
 
+def test_an_install_without_ros_names_the_remedy(tree: Path, tmp_path: Path) -> None:
+    """In a venv that has setuptools and cmake, but none of the ROS wheels."""
+    venv.create(tmp_path / 'venv', with_pip=False)
+    (site,) = (tmp_path / 'venv').glob('lib/python3*/site-packages')
+    (dependencies,) = PREFIX.glob('lib/python3*/site-packages')
+    (site / 'setuptools.pth').write_text(str(dependencies))
+    # Linked, since cmake also searches the prefix of every folder in PATH.
+    (tmp_path / 'venv/bin/cmake').symlink_to(shutil.which('cmake', path=f'{PREFIX}/bin:/usr/bin:/bin'))
+    command = [str(tmp_path / 'venv/bin/python'), 'setup.py', 'build', '--build-base', str(tmp_path / 'build')]
+    plain = environment(PATH='/usr/bin:/bin')
+    done = subprocess.run(command, cwd=tree, env=plain, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith('ament_cmake of ROS is not there') and 'setup.bash' in last and 'scripts/demo.sh' in last
+
+
 @pytest.mark.skipif(not shutil.which('colcon', path=f'{PREFIX}/bin'), reason='colcon is not installed in this venv')
 def test_colcon_build_with_symlinks(tree: Path, tmp_path: Path) -> None:
     build = ['--base-paths', str(tree), '--symlink-install', '--cmake-args', '-DBUILD_TESTING=OFF']
