@@ -344,6 +344,35 @@ def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
     assert frame.image.shape == (WIDTH, HEIGHT, 3)
 
 
+@pytest.mark.parametrize(
+    ('suffix', 'mode', 'steps'),
+    # OpenCV multiplies a TIFF's colours by their alpha, so that only all or nothing comes out right there.
+    [('.png', 'RGBA', 4), ('.png', 'LA', 4), ('.png', 'P', 4), ('.webp', 'RGBA', 4), ('.tif', 'RGBA', 255)],
+)
+def test_what_is_transparent_is_white(tmp_path: Path, suffix: str, mode: str, steps: int) -> None:
+    """As in the authors' preprocessing; below the transparency many files are black."""
+    from PIL import Image
+
+    alpha = np.tile(np.linspace(0, 255, WIDTH) // steps * steps, (HEIGHT, 1)).astype(np.uint8)
+    image = Image.fromarray(np.dstack([pixels(3), alpha])).convert(mode)
+    image.save(tmp_path / f'photo{suffix}', **({'lossless': True} if suffix == '.webp' else {}))
+    with Image.open(tmp_path / f'photo{suffix}') as stored:
+        rgba = stored.convert('RGBA')
+    expected = Image.new('RGB', rgba.size, 'white')
+    expected.paste(rgba, mask=rgba.getchannel('A'))
+    (frame,) = open_frames(tmp_path / f'photo{suffix}')
+    assert (frame.image == np.asarray(expected)).all() and frame.image[:, 0].min() > 240
+
+
+def test_sixteen_bits_with_transparency(tmp_path: Path) -> None:
+    """Full scale stays full scale."""
+    image = np.full((HEIGHT, WIDTH, 4), 100 * 257, np.uint16)
+    image[:, :8, 3], image[:, 8:, 3] = 0, 65535
+    cv2.imwrite(str(tmp_path / 'photo.png'), image)
+    (frame,) = open_frames(tmp_path / 'photo.png')
+    assert (frame.image[:, :8] == 255).all() and (frame.image[:, 8:] == 100).all()
+
+
 @pytest.mark.parametrize('keep', [0, 10, 400])
 def test_an_unreadable_photo_is_named(tmp_path: Path, keep: int) -> None:
     """Empty, a stub, or cut short: an error when it is the only one, else a counted skip."""

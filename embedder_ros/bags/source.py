@@ -180,9 +180,9 @@ def open_frames(path: str | Path, *, topics: Sequence[str] | None = None) -> Ite
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB, turned upright as its EXIF data says. Raises UserError when it is none."""
+    """(H, W, 3) uint8 RGB, upright as its EXIF data says, transparency on white. Raises UserError when it is none."""
     try:
-        return decode(path.read_bytes(), upright=True)
+        return decode(path.read_bytes(), as_shown=True)
     except (ImageError, OSError) as error:
         raise UserError(f'photo {path} cannot be read: {error}; copy it again, or give another') from error
 
