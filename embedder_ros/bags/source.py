@@ -212,7 +212,12 @@ def _chosen(bag: Bag, topics: Sequence[str] | None) -> list[str]:
         chosen = [t for t in topics if t in images]
     if not chosen or (topics is not None and len(chosen) < len(topics)):
         have = ', '.join(f'{name} ({kind})' for name, kind in sorted(bag.topics.items()))
-        missing = ', '.join(t for t in topics or () if t not in images) or 'no colour image topic'
+        if topics is None:
+            raise UserError(
+                f'{bag.path} has no camera images: none of its topics is a colour or grey sensor_msgs/Image or '
+                f'CompressedImage. It has {have}'
+            )
+        missing = ', '.join(t for t in topics if t not in images)
         raise UserError(f'{bag.path}: {missing} is not there as sensor_msgs/Image or CompressedImage; it has {have}')
     return chosen
 
