@@ -319,7 +319,9 @@ def test_a_folder_of_photos(tmp_path: Path) -> None:
     for number, name in ((2, 'c.png'), (0, 'a.PNG'), (1, 'b.png')):
         cv2.imencode('.png', pixels(number)[..., ::-1])[1].tofile(tmp_path / name)
     (tmp_path / 'notes.txt').write_text('not a photo')
-    frames = list(open_frames(tmp_path))
+    source = open_source(tmp_path)
+    frames = list(source.frames())
+    assert [source.photo(f.stamp) for f in frames] == ['a.PNG', 'b.png', 'c.png']
     assert [f.stamp for f in frames] == [PHOTO_PERIOD, 2 * PHOTO_PERIOD, 3 * PHOTO_PERIOD]
     assert all((f.image == pixels(n)).all() for n, f in enumerate(frames)) and frames[0].camera == 'camera'
 
@@ -383,6 +385,7 @@ def test_an_unreadable_photo_is_named(tmp_path: Path, keep: int) -> None:
     cv2.imencode('.png', pixels(0)[..., ::-1])[1].tofile(tmp_path / 'whole.png')
     source = open_source(tmp_path)
     assert [f.stamp for f in source.frames()] == [2 * PHOTO_PERIOD] and source.counts['bad photo'] == 1
+    assert source.photo(2 * PHOTO_PERIOD) == 'whole.png'
 
 
 def test_a_folder_of_unreadable_photos_is_refused(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_detect_lists_what_is_there(photos: Path, tmp_path: Path, capsys: pytest
     picture = tmp_path / 'out.png'
     names = ['red square', 'blue circle']
     told = out(capsys, 'detect', photos, *names, '--json', '--threshold', '0.05', '--single', '--annotate', picture)
+    assert [json.loads(line)['photo'] for line in told.splitlines()] == ['0.png', '1.png', '2.png']
     frames = [json.loads(line)['detections'] for line in told.splitlines()]
     assert len(frames) == 3 and {d['name'] for d in frames[0]} <= set(names) and frames[0]
     for d in frames[0]:
@@ -55,7 +56,7 @@ def test_detect_lists_what_is_there(photos: Path, tmp_path: Path, capsys: pytest
     assert len(boxes) == len(set(boxes)), 'a box bears two names'
     assert cv2.imread(str(picture)).shape == (240, 320, 3)
     plain = out(capsys, 'detect', photos / '0.png', *names)
-    assert plain.startswith('0 ') or ' found' in plain.splitlines()[0]
+    assert plain.startswith('0.png: ') and ' found' in plain.splitlines()[0]
     assert 'no picture' in refused(capsys, 'detect', photos, 'mug', '--annotate', tmp_path / 'out.txt')
 
 
@@ -67,12 +68,16 @@ def test_search_ranks_frames_by_words(photos: Path, by: str, capsys: pytest.Capt
     assert scores == sorted(scores, reverse=True) and 0 <= scores[-1]
     if by == 'objects':
         best = answer['matches'][0]
-        assert best['stamp'] == next(open_source(photos).frames()).stamp and len(best['box']) == 4
+        assert (
+            best['photo'] == '0.png'
+            and best['stamp'] == next(open_source(photos).frames()).stamp
+            and len(best['box']) == 4
+        )
 
 
 def test_search_by_an_example(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = out(capsys, 'search', photos, '--image', photos / '0.png', '--top', 1)
-    assert told.splitlines()[0] == '3 frames' and len(told.splitlines()) == 2
+    assert told.splitlines()[0] == '3 frames' and len(told.splitlines()) == 2 and '  0.png  box ' in told
     assert 'either TEXT or --image' in refused(capsys, 'search', photos)
     assert 'leave --by out' in refused(capsys, 'search', photos, '--image', photos / '0.png', '--by', 'short')
 

@@ -60,6 +60,10 @@ class Source:
             self.counts['frames'] += 1
             yield frame, recorded
 
+    def photo(self, stamp: int) -> str:
+        """File name of the photo whose frame has this stamp; '' when frames are no files."""
+        return ''
+
     def _decoded(self) -> Iterator[tuple[Frame, Recorded | None]]:
         raise NotImplementedError
 
@@ -102,18 +106,22 @@ class PhotoSource(Source):
 
     def __init__(self, path: Path, photos: Sequence[Path]) -> None:
         super().__init__(path, [CAMERA])
-        self._photos = photos
+        self.photos = photos
+
+    def photo(self, stamp: int) -> str:
+        """Stamps count the photos."""
+        return self.photos[stamp // PHOTO_PERIOD - 1].name
 
     def _decoded(self) -> Iterator[tuple[Frame, Recorded | None]]:
-        for number, photo in enumerate(self._photos, 1):
+        for number, photo in enumerate(self.photos, 1):
             try:
                 yield Frame(read_photo(photo), number * PHOTO_PERIOD, CAMERA), None
             except UserError as error:
-                if len(self._photos) == 1:
+                if len(self.photos) == 1:
                     raise
                 self._skip('bad photo', error)
         if not self.counts['frames']:
-            raise UserError(f'{self.path}: none of its {len(self._photos)} photos can be read; give JPEG or PNG files')
+            raise UserError(f'{self.path}: none of its {len(self.photos)} photos can be read; give JPEG or PNG files')
 
 
 class VideoSource(Source):
