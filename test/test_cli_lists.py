@@ -101,6 +101,26 @@ def test_foreign_boxes_are_scored(photos: Path, tmp_path: Path, capsys: pytest.C
     assert 'is no list of boxes' in refused(capsys, 'score', photos / '0.png', '--boxes', given)
 
 
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('no/x.npy', 'no is no folder; make it first'),
+        ('x', 'x names no array file; end it in .npy'),  # numpy writes x.npy
+        ('folder.npy', 'folder.npy cannot be written (Is a directory)'),
+    ],
+)
+def test_an_array_that_cannot_be_written_is_one_line(
+    photos: Path, tmp_path: Path, name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'folder.npy').mkdir()
+    (tmp_path / 'boxes.json').write_text(json.dumps([SQUARE]))
+    told = refused(capsys, 'embed', 'a mug', '--output', tmp_path / name)
+    assert message in told and len(told.splitlines()) == 1
+    scored = ('score', photos / '0.png', '--boxes', tmp_path / 'boxes.json')
+    told = refused(capsys, *scored, '--embeddings', tmp_path / name)
+    assert message in told and len(told.splitlines()) == 1
+
+
 def test_texts_are_embedded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(out(capsys, 'embed', 'a mug', 'a bowl'))
     embedder = load_model('nano').embedder
