@@ -107,7 +107,11 @@ def test_launch_file_names_only_declared_parameters() -> None:
     tables = re.findall(r'^(?:LISTS|TEXTS) = \{(.*?)^\}', text, re.S | re.M)
     named = {name for table in tables for name in re.findall(r"^    '(\w+)':", table, re.M)}
     assert len(named) >= 6
-    assert named <= {p.name for p in (*parameters.EMBEDDER, *parameters.GROUNDER)}
+    declared = {p.name: p for p in (*parameters.EMBEDDER, *parameters.GROUNDER)}
+    assert named <= set(declared)
+    for name, sentence in re.findall(r"^    '(\w+)': '(.*)',$", text, re.M):
+        choices = declared[name].choices
+        assert not choices or re.split(', | or ', sentence) == list(choices), name
 
 
 def test_pip_install_into_a_plain_venv(tree: Path, tmp_path: Path) -> None:
