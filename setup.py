@@ -7,6 +7,7 @@ A wheels-venv of ROS is the CMake prefix, and becomes the ROS prefix that the li
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,7 +91,20 @@ def cmake(work: Path, stage: Path) -> None:
         ['--build', work, '--parallel', jobs],
         ['--install', work, '--strip'],
     ):
-        subprocess.run([program, *map(str, arguments)], env=env, check=True)
+        done = subprocess.run([program, *map(str, arguments)], env=env)
+        if done.returncode and (missing := not_found(work / 'CMakeCache.txt')):
+            sys.exit(
+                f'{missing} of ROS is not there, which builds msg/, srv/ and action/: source your ROS '
+                '(/opt/ros/<distro>/setup.bash); without one, scripts/demo.sh makes a .venv with the wheels of '
+                'scripts/requirements.txt'
+            )
+        done.check_returncode()
+
+
+def not_found(cache: Path) -> str:
+    """The CMake package whose search ended the configuring, or ''."""
+    found = re.search(r'^(\w+)_DIR:PATH=\1_DIR-NOTFOUND$', cache.read_text() if cache.is_file() else '', re.M)
+    return found[1] if found else ''
 
 
 def environment() -> dict[str, str]:

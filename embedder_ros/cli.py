@@ -136,20 +136,21 @@ def _skipped(source: Source) -> str:
 def _tell(source: Source, pipeline: Pipeline, bests: Sequence[Best], *, as_json: bool) -> None:
     frames = source.counts['frames']
     if as_json:
-        answers = [_as_dict(b) for b in bests]
+        answers = [_as_dict(b, source) for b in bests]
         head = {'path': str(source.path), 'model_id': pipeline.embedder.info.model_id, 'frames': frames}
         print(json.dumps(head | {'damage': source.damage, 'answers': answers}, indent=2))
         return
     for best in bests:
-        print('\n'.join(_lines(best, frames)))
+        print('\n'.join(_lines(best, source)))
     if note := _skipped(source).removeprefix('; '):
         print(note)
 
 
-def _lines(best: Best, frames: int) -> Iterator[str]:
+def _lines(best: Best, source: Source) -> Iterator[str]:
     assert best.answer is not None and best.frame is not None
-    answer = best.answer
-    where = f', in {best.found} of {frames} frames; best in camera {best.frame.camera} at {best.frame.stamp} ns'
+    answer, frames, stamp = best.answer, source.counts['frames'], best.frame.stamp
+    place = source.photo(stamp) or f'camera {best.frame.camera} at {stamp} ns'
+    where = f', in {best.found} of {frames} frames; best in {place}'
     yield f'{best.text}: {answer.outcome.name} ({answer.reason}){where if frames > 1 else ""}'
     for c in answer.candidates[: 1 if answer.outcome is Outcome.FOUND else None]:
         box = ' '.join(f'{v:.0f}' for v in c.box)
@@ -158,7 +159,7 @@ def _lines(best: Best, frames: int) -> Iterator[str]:
         yield f'  FOUND needs score {answer.threshold:.3f}'
 
 
-def _as_dict(best: Best) -> dict[str, Any]:
+def _as_dict(best: Best, source: Source) -> dict[str, Any]:
     assert best.answer is not None and best.frame is not None
     frame, answer = best.frame, best.answer
     numbers = ('score', 'semantic', 'iou', 'objectness')
@@ -171,6 +172,7 @@ def _as_dict(best: Best) -> dict[str, Any]:
         'outcome': answer.outcome.name,
         'reason': answer.reason,
         'found_in_frames': best.found,
+        'photo': source.photo(frame.stamp),
         'camera': frame.camera,
         'stamp': frame.stamp,
         'width': frame.width,

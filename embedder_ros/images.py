@@ -148,26 +148,43 @@ def compressed_to_rgb(msg: Any) -> Pixels:
         raise _error(msg, f'{error}; check the link to the camera, and send complete JPEG or PNG data') from None
 
 
-def decode(data: bytes, *, upright: bool = False) -> Pixels:
+def decode(data: bytes, *, as_shown: bool = False) -> Pixels:
     """The pixels of a JPEG, a PNG or whatever else OpenCV reads, as (H, W, 3) uint8 RGB.
 
     Args:
         data: the whole file.
-        upright: turn as the EXIF data says.
+        as_shown: as a viewer shows it, turned as its EXIF data says and what is transparent on white. A file with
+            transparency is not turned; cameras make none.
 
     Raises:
         ImageError: it is cut short or no image.
     """
     if data.startswith(_JPEG_START) and _cut_short(data):
         raise ImageError('the JPEG is cut short')
-    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    if as_shown and not data.startswith(_JPEG_START):  # a JPEG has no transparency
+        pixels = _decoded(data, cv2.IMREAD_UNCHANGED)
+        if pixels.shape[2:] == (4,) and pixels.dtype in (np.uint8, np.uint16):
+            return _on_white(pixels)
+    pixels = _decoded(data, cv2.IMREAD_COLOR | (0 if as_shown else cv2.IMREAD_IGNORE_ORIENTATION))
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _decoded(data: bytes, flags: int) -> NDArray[Any]:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
     if pixels is None:
         raise ImageError('it cannot be decoded')
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    return pixels
+
+
+def _on_white(pixels: NDArray[Any]) -> Pixels:
+    """(H, W, 4) BGRA of 8 or 16 bits composited on white, as RGB."""
+    if pixels.dtype == np.uint16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    colour, alpha = pixels[..., 2::-1].astype(np.uint16), pixels[..., 3:].astype(np.uint16)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def to_field(values: ArrayLike, typecode: str) -> array.array[Any]:

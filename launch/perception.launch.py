@@ -28,7 +28,7 @@ LISTS = {
 TEXTS = {
     'model': "registered model name ('nano') or model folder",
     'device': 'auto, cpu or cuda',
-    'precision': 'auto, fp32 or fp16',
+    'precision': 'auto, fp32, bf16 or fp16',
     'memory': 'file or server where objects are remembered',
     'map_id': 'name of the place; maps are remembered apart',
     'map_frame': "frame of the poses that tf gives, 'map'",

@@ -168,7 +168,7 @@ def test_a_header_without_stamp_takes_the_recorded_time(tmp_path: Path) -> None:
 def test_a_bag_without_images_lists_its_topics(tmp_path: Path, storage: Any, topics: dict[str, Any]) -> None:
     """The user sees what the bag has."""
     path = write_bag(tmp_path / 'bag', topics, storage=storage)
-    with pytest.raises(UserError, match='it has /talk .std_msgs' if topics else 'no topic'):
+    with pytest.raises(UserError, match='has no camera images: .* It has /talk .std_msgs' if topics else 'no topic'):
         open_frames(path)
 
 
@@ -319,7 +319,9 @@ def test_a_folder_of_photos(tmp_path: Path) -> None:
     for number, name in ((2, 'c.png'), (0, 'a.PNG'), (1, 'b.png')):
         cv2.imencode('.png', pixels(number)[..., ::-1])[1].tofile(tmp_path / name)
     (tmp_path / 'notes.txt').write_text('not a photo')
-    frames = list(open_frames(tmp_path))
+    source = open_source(tmp_path)
+    frames = list(source.frames())
+    assert [source.photo(f.stamp) for f in frames] == ['a.PNG', 'b.png', 'c.png']
     assert [f.stamp for f in frames] == [PHOTO_PERIOD, 2 * PHOTO_PERIOD, 3 * PHOTO_PERIOD]
     assert all((f.image == pixels(n)).all() for n, f in enumerate(frames)) and frames[0].camera == 'camera'
 
@@ -344,6 +346,35 @@ def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
     assert frame.image.shape == (WIDTH, HEIGHT, 3)
 
 
+@pytest.mark.parametrize(
+    ('suffix', 'mode', 'steps'),
+    # OpenCV multiplies a TIFF's colours by their alpha, so that only all or nothing comes out right there.
+    [('.png', 'RGBA', 4), ('.png', 'LA', 4), ('.png', 'P', 4), ('.webp', 'RGBA', 4), ('.tif', 'RGBA', 255)],
+)
+def test_what_is_transparent_is_white(tmp_path: Path, suffix: str, mode: str, steps: int) -> None:
+    """As in the authors' preprocessing; below the transparency many files are black."""
+    from PIL import Image
+
+    alpha = np.tile(np.linspace(0, 255, WIDTH) // steps * steps, (HEIGHT, 1)).astype(np.uint8)
+    image = Image.fromarray(np.dstack([pixels(3), alpha])).convert(mode)
+    image.save(tmp_path / f'photo{suffix}', **({'lossless': True} if suffix == '.webp' else {}))
+    with Image.open(tmp_path / f'photo{suffix}') as stored:
+        rgba = stored.convert('RGBA')
+    expected = Image.new('RGB', rgba.size, 'white')
+    expected.paste(rgba, mask=rgba.getchannel('A'))
+    (frame,) = open_frames(tmp_path / f'photo{suffix}')
+    assert (frame.image == np.asarray(expected)).all() and frame.image[:, 0].min() > 240
+
+
+def test_sixteen_bits_with_transparency(tmp_path: Path) -> None:
+    """Full scale stays full scale."""
+    image = np.full((HEIGHT, WIDTH, 4), 100 * 257, np.uint16)
+    image[:, :8, 3], image[:, 8:, 3] = 0, 65535
+    cv2.imwrite(str(tmp_path / 'photo.png'), image)
+    (frame,) = open_frames(tmp_path / 'photo.png')
+    assert (frame.image[:, :8] == 255).all() and (frame.image[:, 8:] == 100).all()
+
+
 @pytest.mark.parametrize('keep', [0, 10, 400])
 def test_an_unreadable_photo_is_named(tmp_path: Path, keep: int) -> None:
     """Empty, a stub, or cut short: an error when it is the only one, else a counted skip."""
@@ -354,6 +385,7 @@ def test_an_unreadable_photo_is_named(tmp_path: Path, keep: int) -> None:
     cv2.imencode('.png', pixels(0)[..., ::-1])[1].tofile(tmp_path / 'whole.png')
     source = open_source(tmp_path)
     assert [f.stamp for f in source.frames()] == [2 * PHOTO_PERIOD] and source.counts['bad photo'] == 1
+    assert source.photo(2 * PHOTO_PERIOD) == 'whole.png'
 
 
 def test_a_folder_of_unreadable_photos_is_refused(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def test_find_says_what_the_pipeline_says(photos: Path, tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     model = load_model('nano')
     observations = Pipeline(model.embedder, model.proposer).observe(list(open_source(photos / '1.png').frames()))
+    assert [a['photo'] for a in report['answers']] == ['1.png', '1.png']
     assert report['model_id'] == model.embedder.info.model_id and report['frames'] == 1
     for text, query, got in zip(TEXTS, model.embedder.embed_text(TEXTS), report['answers'], strict=True):
         expected = ground(query, observations, model.embedder.info.calibration)
@@ -75,7 +76,8 @@ def test_find_in_many_frames_tells_the_best(photos: Path) -> None:
     """One line per text with the number of frames, then boxes."""
     lines = run('find', photos, *TEXTS).stdout.splitlines()
     heads = [line for line in lines if not line.startswith(' ')]
-    assert [h.split(':')[0] for h in heads] == TEXTS and all('of 3 frames' in h for h in heads)
+    assert [h.split(':')[0] for h in heads] == TEXTS and all('of 3 frames; best in ' in h for h in heads)
+    assert all(h.rpartition(' ')[2] in ('0.png', '1.png', '2.png') for h in heads)
     assert sum(line.startswith('  box ') for line in lines) >= 2
 
 
@@ -95,7 +97,11 @@ def test_a_bag_cut_short_is_told_and_used(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / 'bag' / 'bag.mcap'
     os.truncate(file, 2 * 240 * 320 * 3 + 5000)
     done = run('find', file, TEXTS[0])
-    assert 'of 2 frames' in done.stdout and 'cut short' in done.stdout and 'Traceback' not in done.stderr
+    assert (
+        'of 2 frames; best in camera camera at ' in done.stdout
+        and 'cut short' in done.stdout
+        and 'Traceback' not in done.stderr
+    )
 
 
 @pytest.mark.parametrize(

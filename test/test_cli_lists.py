@@ -47,6 +47,7 @@ def test_detect_lists_what_is_there(photos: Path, tmp_path: Path, capsys: pytest
     picture = tmp_path / 'out.png'
     names = ['red square', 'blue circle']
     told = out(capsys, 'detect', photos, *names, '--json', '--threshold', '0.05', '--single', '--annotate', picture)
+    assert [json.loads(line)['photo'] for line in told.splitlines()] == ['0.png', '1.png', '2.png']
     frames = [json.loads(line)['detections'] for line in told.splitlines()]
     assert len(frames) == 3 and {d['name'] for d in frames[0]} <= set(names) and frames[0]
     for d in frames[0]:
@@ -55,7 +56,7 @@ def test_detect_lists_what_is_there(photos: Path, tmp_path: Path, capsys: pytest
     assert len(boxes) == len(set(boxes)), 'a box bears two names'
     assert cv2.imread(str(picture)).shape == (240, 320, 3)
     plain = out(capsys, 'detect', photos / '0.png', *names)
-    assert plain.startswith('0 ') or ' found' in plain.splitlines()[0]
+    assert plain.startswith('0.png: ') and ' found' in plain.splitlines()[0]
     assert 'no picture' in refused(capsys, 'detect', photos, 'mug', '--annotate', tmp_path / 'out.txt')
 
 
@@ -75,12 +76,16 @@ def test_search_ranks_frames_by_words(photos: Path, by: str, capsys: pytest.Capt
     assert scores == sorted(scores, reverse=True) and 0 <= scores[-1]
     if by == 'objects':
         best = answer['matches'][0]
-        assert best['stamp'] == next(open_source(photos).frames()).stamp and len(best['box']) == 4
+        assert (
+            best['photo'] == '0.png'
+            and best['stamp'] == next(open_source(photos).frames()).stamp
+            and len(best['box']) == 4
+        )
 
 
 def test_search_by_an_example(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = out(capsys, 'search', photos, '--image', photos / '0.png', '--top', 1)
-    assert told.splitlines()[0] == '3 frames' and len(told.splitlines()) == 2
+    assert told.splitlines()[0] == '3 frames' and len(told.splitlines()) == 2 and '  0.png  box ' in told
     assert 'either TEXT or --image' in refused(capsys, 'search', photos)
     assert 'leave --by out' in refused(capsys, 'search', photos, '--image', photos / '0.png', '--by', 'short')
 
@@ -119,6 +124,26 @@ def test_foreign_boxes_are_scored(photos: Path, tmp_path: Path, capsys: pytest.C
     assert 'has no area in the 320x240 photo' in refused(capsys, 'score', photos / '0.png', '--boxes', given)
     given.write_text('{"boxes": 3}')
     assert 'is no list of boxes' in refused(capsys, 'score', photos / '0.png', '--boxes', given)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('no/x.npy', 'no is no folder; make it first'),
+        ('x', 'x names no array file; end it in .npy'),  # numpy writes x.npy
+        ('folder.npy', 'folder.npy cannot be written (Is a directory)'),
+    ],
+)
+def test_an_array_that_cannot_be_written_is_one_line(
+    photos: Path, tmp_path: Path, name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'folder.npy').mkdir()
+    (tmp_path / 'boxes.json').write_text(json.dumps([SQUARE]))
+    told = refused(capsys, 'embed', 'a mug', '--output', tmp_path / name)
+    assert message in told and len(told.splitlines()) == 1
+    scored = ('score', photos / '0.png', '--boxes', tmp_path / 'boxes.json')
+    told = refused(capsys, *scored, '--embeddings', tmp_path / name)
+    assert message in told and len(told.splitlines()) == 1
 
 
 def test_texts_are_embedded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

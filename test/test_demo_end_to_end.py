@@ -119,11 +119,16 @@ def test_a_node_that_dies_ends_the_demo(tmp_path: Path) -> None:
         (['--input', 'nowhere.jpg', '--find', 'a cup'], 1, 'nowhere.jpg does not exist'),
         (['--input', 'broken.jpg', '--find', 'a cup'], 1, 'broken.jpg'),
         (['--input', 'broken.jpg'], 2, 'say what to find'),
+        (['--input', 'photos', '--find', 'a cup'], 1, 'photos holds 2 photos, which are no camera'),
+        (['--input', 'photos/0.png', '--find', 'a cup', '--output', 'broken.jpg'], 1, 'give another --output'),
     ],
 )
 def test_a_mistake_is_told_before_anything_starts(tmp_path: Path, args: list[str], status: int, message: str) -> None:
     """One clear line, no traceback, nothing left running."""
     (tmp_path / 'broken.jpg').write_bytes(b'\xff\xd8\xff\xe0 not much of a photo')
+    (tmp_path / 'photos').mkdir()
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f'photos/{number}.png'), skimage.data.coffee()[..., ::-1])
     done = demo(tmp_path, *args)
     assert done.returncode == status and message in done.stderr.splitlines()[-1]
     assert 'Traceback' not in done.stderr and 'starting' not in done.stdout and not left_over(tmp_path)

@@ -174,6 +174,18 @@ def test_a_video_of_any_size_can_be_read_back(tmp_path: Path, size: tuple[int, i
     assert all(np.abs(s.astype(int) - 20 * n).max() <= 12 for n, s in enumerate(shown))
 
 
+def test_results_of_an_earlier_run_go(tmp_path: Path) -> None:
+    """A video of then is no answer of now; what is not ours stays."""
+    folder = tmp_path / 'new' / 'output'
+    report.clear(folder)
+    for name in ('answers.json', 'follow.mp4', 'notes.txt'):
+        (folder / name).write_text('then')
+    report.clear(folder)
+    assert [p.name for p in folder.iterdir()] == ['notes.txt']
+    with pytest.raises(UserError, match='notes.txt cannot be written to .*; give another --output'):
+        report.clear(folder / 'notes.txt')
+
+
 def test_a_sheet_stays_small(tmp_path: Path) -> None:
     """Large pictures are shrunk to a cell."""
     report.write_sheet(tmp_path / 'sheet.png', [np.zeros((300, 4000, 3), np.uint8)] * 3, 2)

@@ -12,6 +12,7 @@ from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
 
 from embedder_ros.nodes.processes import Child
+from embedder_ros.types import UserError
 
 LIMIT = 60.0
 
@@ -55,3 +56,36 @@ def test_starts_active_and_ends_in_order(
     process.stop()
     process.check()  # raises when it ended with an error or had to be killed
     assert 'Traceback' not in process.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'reason'),
+    [
+        (['-p', 'max_objects:=0'], 'max_objects out of range'),
+        (['-p', 'max_objects:=5.0'], "'max_objects' to '5.0' of type 'DOUBLE', expecting type 'INTEGER'"),
+        (['-p', 'image_topics:=image'], "expecting type 'STRING_ARRAY'"),
+        (['--params-file', '/nope.yaml'], "Couldn't parse params file: '--params-file /nope.yaml'"),
+        (['-r', 'image'], "Couldn't parse remap rule: '-r image'"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line(
+    arguments: list[str], reason: str, node_process: Callable[..., Child]
+) -> None:
+    process = node_process('perception', *arguments)
+    deadline = time.monotonic() + LIMIT
+    while process.running and time.monotonic() < deadline:
+        time.sleep(0.1)
+    with pytest.raises(UserError, match='died with status 1'):
+        process.check()
+    last = process.tail().splitlines()[-1]
+    assert reason in last and '; correct ' in last and 'Traceback' not in process.log.read_text()
+
+
+def test_an_empty_list_is_told_without_a_traceback(node_process: Callable[..., Child]) -> None:
+    """It leaves the node alive, as other values do that only its configuring refuses."""
+    process = node_process('embedder', '-p', 'image_topics:=[]')
+    deadline = time.monotonic() + LIMIT
+    while "'image_topics' is not initialized" not in process.tail() and time.monotonic() < deadline:
+        process.check()
+        time.sleep(0.1)
+    assert 'give it a value' in process.tail() and 'Traceback' not in process.log.read_text() and process.running

@@ -107,7 +107,11 @@ def test_launch_file_names_only_declared_parameters() -> None:
     tables = re.findall(r'^(?:LISTS|TEXTS) = \{(.*?)^\}', text, re.S | re.M)
     named = {name for table in tables for name in re.findall(r"^    '(\w+)':", table, re.M)}
     assert len(named) >= 6
-    assert named <= {p.name for p in (*parameters.EMBEDDER, *parameters.GROUNDER)}
+    declared = {p.name: p for p in (*parameters.EMBEDDER, *parameters.GROUNDER)}
+    assert named <= set(declared)
+    for name, sentence in re.findall(r"^    '(\w+)': '(.*)',$", text, re.M):
+        choices = declared[name].choices
+        assert not choices or re.split(', | or ', sentence) == list(choices), name
 
 
 def test_pip_install_into_a_plain_venv(tree: Path, tmp_path: Path) -> None:
@@ -133,6 +137,22 @@ def test_pip_install_into_a_plain_venv(tree: Path, tmp_path: Path) -> None:
     assert os.access(tmp_path / 'venv/lib/embedder_ros/perception', os.X_OK)
     version = output([str(tmp_path / 'venv/bin/embedder-ros'), '--version'], tmp_path, **done)
     assert version.strip() == f'embedder-ros {embedder_ros.__version__}'
+
+
+def test_an_install_without_ros_names_the_remedy(tree: Path, tmp_path: Path) -> None:
+    """In a venv that has setuptools and cmake, but none of the ROS wheels."""
+    venv.create(tmp_path / 'venv', with_pip=False)
+    (site,) = (tmp_path / 'venv').glob('lib/python3*/site-packages')
+    (dependencies,) = PREFIX.glob('lib/python3*/site-packages')
+    (site / 'setuptools.pth').write_text(str(dependencies))
+    # Linked, since cmake also searches the prefix of every folder in PATH.
+    (tmp_path / 'venv/bin/cmake').symlink_to(shutil.which('cmake', path=f'{PREFIX}/bin:/usr/bin:/bin'))
+    command = [str(tmp_path / 'venv/bin/python'), 'setup.py', 'build', '--build-base', str(tmp_path / 'build')]
+    plain = environment(PATH='/usr/bin:/bin')
+    done = subprocess.run(command, cwd=tree, env=plain, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith('ament_cmake of ROS is not there') and 'setup.bash' in last and 'scripts/demo.sh' in last
 
 
 @pytest.mark.skipif(not shutil.which('colcon', path=f'{PREFIX}/bin'), reason='colcon is not installed in this venv')

@@ -60,6 +60,10 @@ class Source:
             self.counts['frames'] += 1
             yield frame, recorded
 
+    def photo(self, stamp: int) -> str:
+        """File name of the photo whose frame has this stamp; '' when frames are no files."""
+        return ''
+
     def _decoded(self) -> Iterator[tuple[Frame, Recorded | None]]:
         raise NotImplementedError
 
@@ -102,18 +106,22 @@ class PhotoSource(Source):
 
     def __init__(self, path: Path, photos: Sequence[Path]) -> None:
         super().__init__(path, [CAMERA])
-        self._photos = photos
+        self.photos = photos
+
+    def photo(self, stamp: int) -> str:
+        """Stamps count the photos."""
+        return self.photos[stamp // PHOTO_PERIOD - 1].name
 
     def _decoded(self) -> Iterator[tuple[Frame, Recorded | None]]:
-        for number, photo in enumerate(self._photos, 1):
+        for number, photo in enumerate(self.photos, 1):
             try:
                 yield Frame(read_photo(photo), number * PHOTO_PERIOD, CAMERA), None
             except UserError as error:
-                if len(self._photos) == 1:
+                if len(self.photos) == 1:
                     raise
                 self._skip('bad photo', error)
         if not self.counts['frames']:
-            raise UserError(f'{self.path}: none of its {len(self._photos)} photos can be read; give JPEG or PNG files')
+            raise UserError(f'{self.path}: none of its {len(self.photos)} photos can be read; give JPEG or PNG files')
 
 
 class VideoSource(Source):
@@ -180,9 +188,9 @@ def open_frames(path: str | Path, *, topics: Sequence[str] | None = None) -> Ite
 
 
 def read_photo(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB, turned upright as its EXIF data says. Raises UserError when it is none."""
+    """(H, W, 3) uint8 RGB, upright as its EXIF data says, transparency on white. Raises UserError when it is none."""
     try:
-        return decode(path.read_bytes(), upright=True)
+        return decode(path.read_bytes(), as_shown=True)
     except (ImageError, OSError) as error:
         raise UserError(f'photo {path} cannot be read: {error}; copy it again, or give another') from error
 
@@ -212,7 +220,12 @@ def _chosen(bag: Bag, topics: Sequence[str] | None) -> list[str]:
         chosen = [t for t in topics if t in images]
     if not chosen or (topics is not None and len(chosen) < len(topics)):
         have = ', '.join(f'{name} ({kind})' for name, kind in sorted(bag.topics.items()))
-        missing = ', '.join(t for t in topics or () if t not in images) or 'no colour image topic'
+        if topics is None:
+            raise UserError(
+                f'{bag.path} has no camera images: none of its topics is a colour or grey sensor_msgs/Image or '
+                f'CompressedImage. It has {have}'
+            )
+        missing = ', '.join(t for t in topics if t not in images)
         raise UserError(f'{bag.path}: {missing} is not there as sensor_msgs/Image or CompressedImage; it has {have}')
     return chosen
 

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
         observation = pipeline.observe([frame])[0]
         found = detect(observation, names, calibration, floor=floor, single=options.single, things=True)
         words = [options.name[label] for label in found.labels]
-        print(_line(frame, found, words, as_json=options.json))
+        print(_line(frame, source.photo(frame.stamp), found, words, as_json=options.json))
         if options.annotate and (score := float(found.scores.max(initial=0.0))) > best[0]:
             best = score, draw_labels(frame.image, found.boxes, found.scores, words)
     if not source.counts['frames']:
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         build.write_picture(options.annotate, best[1])
 
 
-def _line(frame: Frame, found: Any, words: list[str], *, as_json: bool) -> str:
+def _line(frame: Frame, photo: str, found: Any, words: list[str], *, as_json: bool) -> str:
     if as_json:
         things = [
             {
@@ -70,8 +70,8 @@ def _line(frame: Frame, found: Any, words: list[str], *, as_json: bool) -> str:
                 words, found.boxes, found.scores, found.semantic, found.iou, strict=True
             )
         ]
-        return json.dumps({'camera': frame.camera, 'stamp': frame.stamp, 'detections': things})
-    lines = [f'{frame.camera} {frame.stamp}: {len(found)} found']
+        return json.dumps({'photo': photo, 'camera': frame.camera, 'stamp': frame.stamp, 'detections': things})
+    lines = [f'{photo or f"{frame.camera} {frame.stamp}"}: {len(found)} found']
     for word, box, score in list(zip(words, found.boxes, found.scores, strict=True))[:PRINTED]:
         lines.append(f'  {word:20} {score:.3f}  box ' + ' '.join(f'{v:.0f}' for v in box))
     return '\n'.join(lines)

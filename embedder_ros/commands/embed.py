@@ -7,8 +7,6 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-
 from embedder_ros.commands import options as build
 
 
@@ -26,13 +24,15 @@ def run(options: argparse.Namespace) -> None:
     """Print or write the vectors, with what is needed to compare them."""
     from embedder_ros.models.base import TextKind
 
+    if options.output:
+        build.check_array(options.output)
     embedder = build.embedder(options)
     rows = embedder.embed_text(options.text, TextKind[options.kind.upper()])
     c = embedder.info.calibration
     scale, bias = (c.scale, c.bias) if options.kind == 'object' else (c.image_scale, c.image_bias)
     head = {'model_id': embedder.info.model_id, 'dim': embedder.info.dim, 'scale': scale, 'bias': bias}
     if options.output:
-        np.save(options.output, rows)
+        build.write_array(options.output, rows)
         print(json.dumps({**head, 'written': str(options.output)}))
     else:
         print(json.dumps({**head, 'embeddings': rows.tolist()}))

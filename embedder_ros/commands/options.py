@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedder_ros.types import Frame, UserError
+import numpy as np
+
+from embedder_ros.types import FloatArray, Frame, UserError
 
 if TYPE_CHECKING:
     from embedder_ros.bags.source import Source
@@ -105,8 +107,7 @@ def check_picture(path: Path) -> None:
 
     if not cv2.haveImageWriter(str(path)):
         raise UserError(f'{path} names no picture that can be written; end it in .png or .jpg')
-    if not path.absolute().parent.is_dir():
-        raise UserError(f'{path.parent} is no folder; make it first')
+    _check_folder(path)
 
 
 def write_picture(path: Path, picture: Pixels) -> None:
@@ -115,3 +116,23 @@ def write_picture(path: Path, picture: Pixels) -> None:
 
     if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise UserError(f'{path} cannot be written; give another place')
+
+
+def check_array(path: Path) -> None:
+    """Raise UserError, before any work, for an array file that cannot be written."""
+    if path.suffix != '.npy':  # numpy would append it, and write beside what was named
+        raise UserError(f'{path} names no array file; end it in .npy')
+    _check_folder(path)
+
+
+def write_array(path: Path, rows: FloatArray) -> None:
+    """Write an array as .npy. Raises UserError when it cannot be written."""
+    try:
+        np.save(path, rows)
+    except OSError as error:
+        raise UserError(f'{path} cannot be written ({error.strerror}); give another place') from error
+
+
+def _check_folder(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise UserError(f'{path.parent} is no folder; make it first')

@@ -30,6 +30,8 @@ def run(options: argparse.Namespace) -> None:
     """Print one JSON object per box, in the file's order."""
     from embedder_ros.bags.source import read_photo
 
+    if options.embeddings:
+        build.check_array(options.embeddings)
     frame = Frame(read_photo(options.path), 0, options.path.stem)
     boxes = _boxes(options.boxes, frame)
     embedder = build.embedder(options)
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
             line |= {'semantic': round(float(semantic[i]), 4), 'score': round(float(semantic[i] * iou), 4)}
         print(json.dumps(line))
     if options.embeddings:
-        np.save(options.embeddings, observation.embeddings)
+        build.write_array(options.embeddings, observation.embeddings)
 
 
 def _boxes(path: Path, frame: Frame) -> FloatArray:

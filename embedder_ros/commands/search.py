@@ -15,6 +15,7 @@ from embedder_ros.commands import options as build
 from embedder_ros.types import FloatArray, Frame, Observation, UserError
 
 if TYPE_CHECKING:
+    from embedder_ros.bags.source import Source
     from embedder_ros.grounding.retrieve import Match
     from embedder_ros.models.base import Embedder
 
@@ -55,13 +56,14 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f'{source.path}: none of its images can be read')
     matches = _ranked(query, seen, pipeline.embedder, options)[: options.top]
     if options.json:
-        print(json.dumps({'frames': len(seen), 'matches': [_as_dict(m, seen[m.frame]) for m in matches]}, indent=2))
+        told = [_as_dict(m, seen[m.frame], source) for m in matches]
+        print(json.dumps({'frames': len(seen), 'matches': told}, indent=2))
         return
     print(f'{len(seen)} frames')
     for match in matches:
         o = seen[match.frame]
         box = '  box ' + ' '.join(f'{v:.0f}' for v in o.boxes[match.row]) if match.row >= 0 else ''
-        print(f'{match.score:.3f}  {o.camera} {o.stamp}{box}')
+        print(f'{match.score:.3f}  {source.photo(o.stamp) or f"{o.camera} {o.stamp}"}{box}')
 
 
 def _query(embedder: Embedder, text: str, example: Frame | None, by: str) -> FloatArray:
@@ -89,6 +91,7 @@ def _ranked(query: FloatArray, seen: list[Observation], embedder: Embedder, opti
     return retrieve.by_frame(query, seen, calibration, row=retrieve.SHORT if options.by == 'short' else retrieve.LONG)
 
 
-def _as_dict(match: Match, o: Observation) -> dict[str, object]:
+def _as_dict(match: Match, o: Observation, source: Source) -> dict[str, object]:
     box = [round(float(v), 1) for v in o.boxes[match.row]] if match.row >= 0 else []
-    return {'camera': o.camera, 'stamp': o.stamp, 'score': round(match.score, 4), 'box': box}
+    where = {'photo': source.photo(o.stamp), 'camera': o.camera, 'stamp': o.stamp}
+    return where | {'score': round(match.score, 4), 'box': box}

@@ -23,7 +23,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from embedder_ros import draw
-from embedder_ros.bags.source import BagSource
+from embedder_ros.bags.source import BagSource, PhotoSource
 from embedder_ros.evaluation.truth import Truth
 from embedder_ros.images import Pixels
 from embedder_ros.nodes import demo_report as report
@@ -60,6 +60,11 @@ class Demo:
         self._input = (base / Path(options.input).expanduser() if options.input else SAMPLE).resolve()
         self._output = (base / options.output).resolve()
         self._source = one_camera(self._input, options.topic)
+        if isinstance(self._source, PhotoSource) and len(self._source.photos) > 1:
+            raise UserError(
+                f'{self._input} holds {len(self._source.photos)} photos, which are no camera; ask about them with '
+                f'. .venv/bin/activate; embedder-ros find {self._input} "the red handle"'
+            )
         self._camera = wire.COMPRESSED if is_compressed(self._source) else wire.IMAGE
         truth = self._input.with_name(self._input.name + '_truth.json')
         self._truth = Truth(truth) if truth.is_file() else None
@@ -73,7 +78,7 @@ class Demo:
 
     def run(self) -> bool:
         """Everything; whether the first question, which is the main one, was answered well."""
-        self._output.mkdir(parents=True, exist_ok=True)
+        report.clear(self._output)
         client = self._ready_client()
         answers = [self._ask(client, query) for query in self._queries]
         entries = [entry for entry, _ in answers]
@@ -187,7 +192,7 @@ class Demo:
 
 def _arguments(args: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='demo.sh', description=(__doc__ or '').splitlines()[0])
-    parser.add_argument('--input', help='photo, folder of photos, video or bag of your own; else the sample bag')
+    parser.add_argument('--input', help='photo, video or bag of your own; else the sample bag')
     parser.add_argument('--find', action='append', metavar='TEXT', help='what to find; can be given several times')
     parser.add_argument('--topic', default='', help='image topic of a bag; else its first')
     parser.add_argument('--follow-seconds', type=float, default=5.0, help='how long the first thing is followed')

@@ -19,6 +19,7 @@ from embedder_ros.types import Candidate, Outcome, UserError
 
 CELL = 640  # pixels, width of one picture on a sheet
 SHEET = 8  # frames of `follow` on its sheet
+VIDEOS = {'follow.mp4': 'mp4v', 'follow.avi': 'MJPG'}  # name: codec; the first that OpenCV can write
 _VERDICTS = {True: 'agrees with the ground truth', False: 'DISAGREES with the ground truth', None: 'no ground truth'}
 
 
@@ -103,6 +104,16 @@ def verdict(entry: Entry) -> str:
     return f"'{entry.query}': {entry.answer.lower().replace('_', ' ')}, {_VERDICTS[entry.agrees]}"
 
 
+def clear(folder: Path) -> None:
+    """Make the folder of the results, without those of an earlier run. Raises UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ('answers.png', 'answers.json', 'follow.png', *VIDEOS):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written to ({error.strerror}); give another --output') from error
+
+
 def write_sheet(path: Path, pictures: Sequence[Pixels], columns: int) -> None:
     """Pictures on one PNG."""
     _write(path, draw.contact_sheet([cell(p) for p in pictures], columns))
@@ -112,7 +123,7 @@ def write_video(folder: Path, pictures: Sequence[Pixels], seconds: float) -> Pat
     """Pictures as follow.mp4 of this length, or as follow.avi where OpenCV was built without an MPEG-4 encoder."""
     height, width = pictures[0].shape[:2]
     size = (width & ~1, height & ~1)
-    for name, codec in (('follow.mp4', 'mp4v'), ('follow.avi', 'MJPG')):
+    for name, codec in VIDEOS.items():
         writer = cv2.VideoWriter(
             str(folder / name), cv2.VideoWriter.fourcc(*codec), max(1.0, len(pictures) / seconds), size
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import rclpy
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
@@ -61,6 +63,8 @@ def run(make_nodes: Callable[[], Sequence[Any]], args: Sequence[str] | None = No
             executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except ParameterException as error:  # the wrong type, or out of the declared range
+        raise SystemExit(f'{error}; correct it in the command or the parameter file') from None
     except Exception:
         if rclpy.ok():  # what fails because the process is being ended is no error
             raise
@@ -74,13 +78,15 @@ def run(make_nodes: Callable[[], Sequence[Any]], args: Sequence[str] | None = No
 def _init(args: Sequence[str] | None) -> None:
     try:
         rclpy.init(args=args)
-    except RuntimeError as error:
-        if 'log directory' not in str(error):
-            raise
-        raise SystemExit(
-            f'{error}\nLogs cannot be written there: set ROS_LOG_DIR to a folder that can be written, or add '
+    except RuntimeError as error:  # rcl's own: arguments or a parameter file that it cannot read, no place for logs
+        remedy = (
+            'logs cannot be written there: set ROS_LOG_DIR to a folder that can be written, or add '
             '--disable-external-lib-logs after --ros-args to log to the terminal only'
-        ) from None
+            if 'log directory' in str(error)
+            else 'correct what follows --ros-args'
+        )
+        reason = re.sub(r',?\s+at \S+:\d+', '', str(error))  # lines of rcl's source
+        raise SystemExit(f'{" ".join(reason.split())}; {remedy}') from None
 
 
 class _Interrupt:

@@ -255,11 +255,16 @@ def read(node: Any, table: Sequence[Parameter]) -> SimpleNamespace:
     """The current values of a table as attributes.
 
     Raises:
-        UserError: a value is not one of the declared choices.
+        UserError: a value is not one of the declared choices, or an empty list.
     """
+    from rclpy.exceptions import ParameterUninitializedException
+
     from embedder_ros.types import UserError
 
-    values = SimpleNamespace(**{p.name: node.get_parameter(p.name).value for p in table})
+    try:
+        values = SimpleNamespace(**{p.name: node.get_parameter(p.name).value for p in table})
+    except ParameterUninitializedException as error:  # what ROS makes of [], which has no type
+        raise UserError(f'{error}; give it a value') from None
     for p in table:
         if p.choices and getattr(values, p.name) not in p.choices:
             raise UserError(
