@@ -291,13 +291,13 @@ def test_numbers_that_overflow_are_told(model: ObjEmbedEmbedder, monkeypatch: py
         model.embed_text(['a text of overflowing length'])
 
 
-def test_memory_must_do_for_all_frames_of_a_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert embedders.frames_at_once('cpu') == 1 and embedders.frames_at_once('cuda') == embedders.FRAMES
-    monkeypatch.setattr(checkpoint, 'free_bytes', lambda _: 60_000_000)  # one frame takes 30 MB, eight 120
-    objembed.load(folder, device='cpu', precision='fp32')
-    monkeypatch.setattr(embedders, 'frames_at_once', lambda _: embedders.FRAMES)  # as on a GPU
-    with pytest.raises(UserError, match=r'needs 0\.12 GB of memory'):
-        objembed.load(folder, device='cpu', precision='fp32')
+@pytest.mark.parametrize(('free', 'frames'), [(None, 8), (200_000_000, 8), (70_000_000, 4), (20_000_000, 1)])
+def test_a_batch_is_as_large_as_fits(
+    model: ObjEmbedEmbedder, monkeypatch: pytest.MonkeyPatch, free: int | None, frames: int
+) -> None:
+    """For a width of 64, 16 MB once and 13 MB a frame."""
+    monkeypatch.setattr(checkpoint, 'free_bytes', lambda _: free)
+    assert checkpoint.frames_that_fit(model.network, embedders.FRAMES) == frames
 
 
 def test_a_cpu_is_told_what_a_frame_costs(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

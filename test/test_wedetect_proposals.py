@@ -124,12 +124,11 @@ def test_proposals_of_a_file(path: Path) -> None:
         np.testing.assert_allclose(alone.objectness, boxes.objectness, atol=1e-5)
 
 
-def test_memory_must_do_for_all_frames_of_a_batch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = sum(weight.nbytes for weight in tiny_network().parameters())
-    monkeypatch.setattr(checkpoint, 'free_bytes', lambda device: weights + 300_000)  # a frame takes 130 kB
-    WeDetectProposals(path, device='cpu', batch=2)
-    with pytest.raises(UserError, match='GB of memory'):
-        WeDetectProposals(path, device='cpu', batch=4)
+@pytest.mark.parametrize(('free', 'frames'), [(None, 4), (10**9, 4), (30_000_000, 2), (1000, 1)])
+def test_a_batch_is_as_large_as_fits(monkeypatch: pytest.MonkeyPatch, free: int | None, frames: int) -> None:
+    """A frame takes 13 MB."""
+    monkeypatch.setattr(checkpoint, 'free_bytes', lambda _: free)
+    assert checkpoint.frames_that_fit(tiny_network(), torch.device('cpu'), 4) == frames
 
 
 def test_boxes_in_the_padding_are_dropped(path: Path) -> None:

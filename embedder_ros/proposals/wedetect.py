@@ -45,17 +45,17 @@ class WeDetectProposals:
             import torch
 
             from embedder_ros.models.devices import torch_device
-            from embedder_ros.models.wedetect.checkpoint import load_wedetect
+            from embedder_ros.models.wedetect.checkpoint import frames_that_fit, load_wedetect
         except ImportError as error:
             raise UserError(
                 f'WeDetect-Uni needs torch and pillow ({error}); run: pip install "embedder_ros[objembed]"'
             ) from error
         self._device = torch_device(device)
         self._dtype = getattr(torch, _dtype_name(precision, self._device.type))
-        self._batch = batch or (1 if self._device.type == 'cpu' else BATCH)
         if threads:
             torch.set_num_threads(threads)
-        self.network = load_wedetect(path, device=self._device, dtype=self._dtype, frames=self._batch)
+        self.network = load_wedetect(path, device=self._device, dtype=self._dtype)
+        self._batch = batch or (1 if self._device.type == 'cpu' else frames_that_fit(self.network, self._device, BATCH))
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def propose(self, frames: Sequence[Frame], encoded: Sequence[Any], max_objects: int) -> list[Boxes]:

@@ -40,7 +40,7 @@ def load(
     try:
         from embedder_ros.models.objembed import runtime
         from embedder_ros.models.objembed.checkpoint import load_objembed
-        from embedder_ros.models.objembed.embedder import ObjEmbedEmbedder, frames_at_once
+        from embedder_ros.models.objembed.embedder import ObjEmbedEmbedder
         from embedder_ros.models.objembed.prompts import PromptTokenizer
     except ImportError as error:
         raise UserError(
@@ -52,8 +52,7 @@ def load(
     runtime.use_threads(threads)
     tokenizer = PromptTokenizer(folder)
     pixels = runtime.read_pixels(folder, min_tokens, max_tokens)
-    frames = frames_at_once(where.type)
-    network = load_objembed(folder, device=where, dtype=dtype, tokens=tokenizer.special, frames=frames)
+    network = load_objembed(folder, device=where, dtype=dtype, tokens=tokenizer.special)
     runtime.check_tokens(network.config, tokenizer)
     if where.type == 'cpu':
         runtime.warn_of_cpu(network.config, max_tokens, dtype)

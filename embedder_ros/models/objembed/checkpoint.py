@@ -28,7 +28,7 @@ WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 UNUSED = {'lm_head.weight'}  # the vocabulary head: tied or not, nothing reads it
 # Bytes per unit of width that a batch of frames of 1200 cells and 100 boxes takes at its peak: once, and per frame.
 # On a CPU 300 to 430 thousand were measured for one, 1.5 million for eight in bf16 and 1.7 in fp32; not measured on a
-# GPU. Too high refuses to load where it would work, too low fails at the first frames.
+# GPU. Too high refuses to load, or batches less, where it would work; too low fails at the first frames.
 WORK, FRAME_WORK = 250_000, 200_000
 # Calibration stays in float32: bfloat16 would round a bias of -13.8 to a sixteenth.
 _EXACT = {'logit_log_scale', 'logit_bias', 'logit_image_log_scale', 'logit_image_bias'}
@@ -50,7 +50,6 @@ def load_objembed(
     tokens: SpecialTokens,
     device: str | torch.device = 'cpu',
     dtype: torch.dtype | None = None,
-    frames: int = 1,
 ) -> ObjEmbed:
     """The network with the weights of `folder`, ready for inference.
 
@@ -59,7 +58,6 @@ def load_objembed(
         tokens: ids from the checkpoint's tokenizer.
         device: where to put it.
         dtype: type to compute in; None is the weights' own.
-        frames: how many will be embedded at once; there must be memory for them.
 
     Raises:
         UserError: the folder is none of ObjEmbed, incomplete or damaged, a key is missing or unexpected, a shape
@@ -76,7 +74,7 @@ def load_objembed(
         network = ObjEmbed(config, **asdict(tokens))
     _check_keys(network, entries, folder)
     dtype = dtype or _own_dtype(entries)
-    _check_memory(network, dtype, device, folder, frames)
+    _check_memory(network, dtype, device, folder)
     network.load_state_dict(_read(entries, device, dtype), assign=True)
     network.rebuild_buffers(device)
     return network.eval()
@@ -132,6 +130,12 @@ def _check_tokens(config: ObjEmbedConfig, tokens: SpecialTokens) -> None:
         raise UserError(f'special tokens {ids} must differ and be below {size}; use the tokenizer of this checkpoint')
 
 
+def frames_that_fit(network: ObjEmbed, most: int) -> int:
+    """How many frames there is memory to embed at once, 1 to `most`."""
+    free = free_bytes(network.device)
+    return most if free is None else max(1, min(most, int((free / network.config.hidden - WORK) // FRAME_WORK)))
+
+
 def _check_keys(network: ObjEmbed, entries: Mapping[str, _Entry], folder: Path) -> None:
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     if missing := sorted(wanted.keys() - entries.keys()):
@@ -158,9 +162,9 @@ def _own_dtype(entries: Mapping[str, _Entry]) -> torch.dtype:
     return _DTYPES[entries['model.merge.weight'].dtype]
 
 
-def _check_memory(network: ObjEmbed, dtype: torch.dtype, device: torch.device, folder: Path, frames: int) -> None:
+def _check_memory(network: ObjEmbed, dtype: torch.dtype, device: torch.device, folder: Path) -> None:
     weights = sum(p.numel() for p in network.parameters()) * dtype.itemsize
-    needed, free = weights + (WORK + FRAME_WORK * frames) * network.config.hidden, free_bytes(device)
+    needed, free = weights + (WORK + FRAME_WORK) * network.config.hidden, free_bytes(device)
     if free is not None and free < needed:
         raise UserError(
             f'{folder} needs {needed / 1e9:.2f} GB of {"GPU " if device.type == "cuda" else ""}memory in '

@@ -16,6 +16,7 @@ import torch
 from embedder_ros.models.base import TextKind
 from embedder_ros.models.inputs import MAX_CHARACTERS, LastUsed, checked_boxes, checked_frames, checked_texts
 from embedder_ros.models.objembed import image, prompts
+from embedder_ros.models.objembed.checkpoint import frames_that_fit
 from embedder_ros.models.objembed.layout import Layouts, Turn, padded
 from embedder_ros.models.objembed.network import ObjEmbed, Vision
 from embedder_ros.types import Boxes, Calibration, FloatArray, Frame, ModelInfo, Observation, UserError, unit_rows
@@ -26,11 +27,6 @@ FOUND, MARGIN = 0.3, 0.05
 TEXTS = 64  # encoded at once
 FRAMES = 8  # embedded at once on a GPU; a CPU gains nothing from a batch and loses what is padded
 NO_BOXES = np.zeros((0, 4), np.float32)
-
-
-def frames_at_once(device: str) -> int:
-    """How many frames are embedded at once on a device of this type."""
-    return 1 if device == 'cpu' else FRAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,7 @@ class ObjEmbedEmbedder:
         weights: hash of the weights, for the model id.
         prompt: task prompt, a key of prompts.TASKS; embeddings made with different ones are not compared.
         pixels: token budget and normalisation.
-        batch: frames embedded at once; 0 means as many as `frames_at_once` says.
+        batch: frames embedded at once; 0 means 1 on a CPU, and on a GPU as many as fit into its memory, up to FRAMES.
         max_characters: longest text. Raising it lets a user's text cost more time.
     """
 
@@ -86,7 +82,7 @@ class ObjEmbedEmbedder:
         self.device = network.device.type
         self.pixels = pixels or Pixels()
         self.max_characters = max_characters
-        self._batch = batch or frames_at_once(self.device)
+        self._batch = batch or (1 if self.device == 'cpu' else frames_that_fit(network, FRAMES))
         self._merge = network.model.merge_size
         self._tokenizer = tokenizer
         self._layouts = Layouts(

@@ -35,7 +35,7 @@ WORK = 4
 
 
 def load_wedetect(
-    path: str | Path, *, device: str | torch.device = 'cpu', dtype: torch.dtype = torch.float32, frames: int = 1
+    path: str | Path, *, device: str | torch.device = 'cpu', dtype: torch.dtype = torch.float32
 ) -> WeDetectUni:
     """The network with the weights in `path`, ready for inference.
 
@@ -43,13 +43,12 @@ def load_wedetect(
         path: a wedetect_*_uni.pth.
         device: where to put it.
         dtype: what it computes in; scores and boxes are always float32.
-        frames: how many it will see at once; there must be memory for them.
 
     Raises:
         UserError: no such file, a git-LFS pointer, damaged, not the Uni release, a tensor that is missing, unexpected
             or of another shape, or too little memory; the message names it.
     """
-    return from_tensors(_read(Path(path)), str(path), device=device, dtype=dtype, frames=frames)
+    return from_tensors(_read(Path(path)), str(path), device=device, dtype=dtype)
 
 
 def from_tensors(
@@ -58,7 +57,6 @@ def from_tensors(
     *,
     device: str | torch.device = 'cpu',
     dtype: torch.dtype = torch.float32,
-    frames: int = 1,
 ) -> WeDetectUni:
     """The network with copies of tensors that bear the file's names. Raises UserError; `name` is what it calls them."""
     device = torch.device(device)
@@ -72,7 +70,7 @@ def from_tensors(
     for key, place in places.items():
         if tensors[key].shape != place.shape:
             raise UserError(f'{name}: {key} is {tuple(tensors[key].shape)}, not {tuple(place.shape)}; {_REMEDY}')
-    _check_memory(network, device, name, frames)
+    _check_memory(network, device, name)
     # Copies: a view of the file would change, or end the process, when somebody replaces it.
     own = {
         key: tensors[released(key)].to(device, place.dtype, copy=True) for key, place in network.state_dict().items()
@@ -150,9 +148,19 @@ def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
     return s0, s1, s2, s3
 
 
-def _check_memory(network: WeDetectUni, device: torch.device, name: str, frames: int) -> None:
+def frames_that_fit(network: WeDetectUni, device: torch.device, most: int) -> int:
+    """How many frames there is memory to look at at once, 1 to `most`."""
+    free = free_bytes(device)
+    return most if free is None else max(1, min(most, int(free // _work(network))))
+
+
+def _work(network: WeDetectUni) -> int:
+    return WORK * network.shape.pixels**2 * network.shape.dims[0]
+
+
+def _check_memory(network: WeDetectUni, device: torch.device, name: str) -> None:
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
-    work = WORK * frames * network.shape.pixels**2 * network.shape.dims[0]
+    work = _work(network)
     free = free_bytes(device)
     if free is not None and free < weights + work:
         raise UserError(
