@@ -175,7 +175,7 @@ class Demo:
         best = response.candidates[0] if found else None
         what = 'not remembered' if best is None else f'object {best.object_id}, last seen {best.unseen:.1f} s ago'
         if response.outcome == Find.Response.AMBIGUOUS:
-            what = f'{len(response.candidates)} remembered objects match'
+            what = response.message
         self._say(f"memory: '{query}': {what}")
         stamp = self._recorded(stamp_to_ns(best.header.stamp)) if best else 0
         box = [round(float(v), 1) for v in best.box] if best else []
