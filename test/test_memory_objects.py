@@ -155,7 +155,7 @@ def test_a_gallery_replaces_the_same_view_only_by_a_better_one() -> None:
 
 def test_boxes_that_fit_nothing_are_not_remembered() -> None:
     robot = Robot()
-    assert robot.watch(A, 5.0, iou=0.5)['a'] == '' and not robot.store.things
+    assert robot.watch(A, 5.0, iou=0.4)['a'] == '' and not robot.store.things
     assert robot.watch(A, 1.0, iou=0.7)['a']
 
 

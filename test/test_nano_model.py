@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from embedder_ros.models.nano import MANIFEST, WEIGHTS
+from embedder_ros.models.nano.confidence import fitting
 from embedder_ros.models.nano.image import CROP, CROP_MARGIN, crops
 from embedder_ros.models.registry import Model, load_model
 from embedder_ros.pipeline import Pipeline
@@ -188,3 +189,15 @@ def test_an_exemplar_is_the_whole_image_as_one_object(model: Model, pipeline: Pi
         whole = pipeline.embed_boxes(frame, np.array([[0, 0, frame.width, frame.height]], np.float32))
         np.testing.assert_allclose(row, whole.embeddings[0], atol=1e-5)
     assert model.embedder.embed_exemplar([]).shape == (0, model.embedder.info.dim)
+
+
+def test_the_published_iou_rises_with_what_the_head_and_the_proposals_think_and_with_size() -> None:
+    small, large = [0, 0, 40, 40], [0, 0, 300, 300]
+    boxes = np.array([small, small, small, large], np.float32)
+    predicted, objectness = np.array([0.7, 0.9, 0.9, 0.9], np.float32), np.array([0.5, 0.5, 0.9, 0.9], np.float32)
+    iou = fitting(predicted, objectness, boxes, np.array([640, 480], np.float32))
+    assert (np.diff(iou) > 0.01).all() and iou.dtype == np.float32
+    extremes = fitting(
+        np.array([0, 1, 1, 1], np.float32), np.array([0, 0, 1, 1], np.float32), boxes, np.ones(2, np.float32)
+    )
+    assert np.isfinite(extremes).all() and (extremes >= 0).all() and (extremes <= 1).all()

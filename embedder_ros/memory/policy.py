@@ -79,7 +79,7 @@ class Settings:
     max_speed: float = 3.0
     position_slack: float = 0.5
     duplicate_iou: float = 0.3
-    min_iou: float = 0.6
+    min_iou: float = 0.45
     min_weight: float = 0.05
     settle: float = 0.5
     patience: float = 1.5
