@@ -116,7 +116,7 @@ class Follower:
         answer = self._find()
         self._ambiguous = answer.outcome is Outcome.AMBIGUOUS
         best = answer.candidates[0] if answer.outcome is Outcome.FOUND else None
-        if best is not None and _shown(best, observation) and not self._is_another(best):
+        if best is not None and _shown(best, observation):
             self._bind(best, observation)
 
     @property

@@ -81,7 +81,8 @@ def ground(
         reason = 'stale_frames' if observations else 'no_frames'
         return Answer(Outcome.NOT_FOUND, reason, threshold=calibration.found, age=newest)
     ranked = _ranked(query, fresh, calibration, identity)
-    candidates = [c for c in _distinct(ranked) if not _under(c, others)]
+    found = _distinct(ranked)
+    candidates = [c for c, other in zip(found, _under(found, others), strict=True) if other is None]
     outcome, reason, margin = _judge(candidates, calibration)
     shown = candidates[:max_candidates]
     if identity is None:  # an object's own box is the best that there is
@@ -160,12 +161,15 @@ def _distinct(ranked: Sequence[Candidate]) -> list[Candidate]:
     return [ranked[i] for i in kept]
 
 
-def _under(candidate: Candidate, tracks: Sequence[Track]) -> list[tuple[float, Track]]:
-    """The tracks of the same frame that it is a box on, which need not be the box that the tracker took; with IoU."""
-    c = candidate
-    shown = [t for t in tracks if (t.camera, t.stamp) == (c.camera, c.stamp) and t.row >= 0]
-    overlap = [float(box_iou(c.box[None], t.box[None])[0, 0]) for t in shown]
-    return [(iou, t) for iou, t in zip(overlap, shown, strict=True) if iou >= SAME_IOU]
+def _under(candidates: Sequence[Candidate], tracks: Sequence[Track]) -> list[Track | None]:
+    """For each the track of its frame that it is a box on, which need not be the box that the tracker took."""
+    shown = [t for t in tracks if t.row >= 0]
+    if not candidates or not shown:
+        return [None] * len(candidates)
+    overlap = box_iou(np.stack([c.box for c in candidates]), np.stack([t.box for t in shown]))
+    for place in ('camera', 'stamp'):
+        overlap[np.array([getattr(c, place) for c in candidates])[:, None] != [getattr(t, place) for t in shown]] = 0
+    return [shown[i] if row[i] >= SAME_IOU else None for row, i in zip(overlap, overlap.argmax(axis=1), strict=True)]
 
 
 def _voted(candidate: Candidate, ranked: Sequence[Candidate]) -> Candidate:
@@ -202,18 +206,14 @@ def nested(a: FloatArray, b: FloatArray) -> NDArray[np.bool_]:
 
 
 def _named(candidates: Sequence[Candidate], tracks: Sequence[Track]) -> list[Candidate]:
-    """Each candidate with its track, if it has one, and with the object that it is a box on."""
+    """Each candidate with its track, if it has one, and with the object that it is a box on.
+
+    Only one box of a thing becomes an object: a second box bears the id of the object below it.
+    """
     shown = {(t.camera, t.stamp, t.row): t for t in tracks}
-    known = [t for t in tracks if t.object_id]
     out = []
-    for c in candidates:
-        track = shown.get((c.camera, c.stamp, c.row))
-        named = replace(c, track_id=track.track_id, status=track.status) if track else c
-        out.append(replace(named, object_id=track.object_id if track and track.object_id else _object_under(c, known)))
+    for c, below in zip(candidates, _under(candidates, [t for t in tracks if t.object_id]), strict=True):
+        own: Track | Candidate = shown.get((c.camera, c.stamp, c.row), c)
+        object_id = own.object_id or (below.object_id if below else '')
+        out.append(replace(c, track_id=own.track_id, status=own.status, object_id=object_id))
     return out
-
-
-def _object_under(candidate: Candidate, tracks: Sequence[Track]) -> str:
-    """The object of the track that this is a second box on, '' for none: only one box of a thing becomes an object."""
-    here = _under(candidate, tracks)
-    return max(here, key=lambda pair: pair[0])[1].object_id if here else ''

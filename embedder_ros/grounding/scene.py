@@ -162,12 +162,10 @@ class Scene:
 
 def _meant(answer: Answer, question: Question) -> Answer:
     """The answer with the track or object that was asked for in front: who names it does not mean its look-alikes."""
-    named = [_is_named(c, question) for c in answer.candidates]
-    if not any(named):
+    candidates = sorted(answer.candidates, key=lambda c: not _is_named(c, question))
+    if not candidates or not _is_named(candidates[0], question):
         return answer
-    own = [c for c, is_own in zip(answer.candidates, named, strict=True) if is_own]
-    rest = [c for c, is_own in zip(answer.candidates, named, strict=True) if not is_own]
-    return replace(answer, outcome=Outcome.FOUND, reason='found', candidates=own + rest, margin=own[0].score)
+    return replace(answer, outcome=Outcome.FOUND, reason='found', candidates=candidates, margin=candidates[0].score)
 
 
 def _is_named(candidate: Candidate, question: Question) -> bool:

@@ -33,10 +33,8 @@ _CONNECT: dict[str, Any] = {
     'connect_timeout': 3, 'tcp_user_timeout': 10_000, 'keepalives_idle': 5, 'keepalives_interval': 2,
     'keepalives_count': 3, 'application_name': 'embedder_ros',
 }  # fmt: skip
-SILENT = (
-    1.0  # seconds without an answer from which a server is not asked again at once, since each asking costs as much
-)
-PAUSE = 10.0  # seconds until then
+# Seconds without an answer from which a server is left alone, since each asking costs as much, and for how long.
+SILENT, PAUSE = 1.0, 10.0
 
 _SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS embedder_ros;

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from embedder_ros.models.inputs import check_pointer
+from embedder_ros.models.objembed import memory
 from embedder_ros.models.objembed.config import ObjEmbedConfig, SpecialTokens
 from embedder_ros.models.objembed.memory import free_bytes
 from embedder_ros.models.objembed.network import ObjEmbed
@@ -132,8 +133,8 @@ def _check_tokens(config: ObjEmbedConfig, tokens: SpecialTokens) -> None:
 
 def frames_that_fit(network: ObjEmbed, most: int) -> int:
     """How many frames there is memory to embed at once, 1 to `most`."""
-    free = free_bytes(network.device)
-    return most if free is None else max(1, min(most, int((free / network.config.hidden - WORK) // FRAME_WORK)))
+    width = network.config.hidden
+    return memory.frames_that_fit(free_bytes(network.device), most, each=FRAME_WORK * width, once=WORK * width)
 
 
 def _check_keys(network: ObjEmbed, entries: Mapping[str, _Entry], folder: Path) -> None:

@@ -19,6 +19,11 @@ def free_bytes(device: torch.device) -> int | None:
     return min(known, default=None)
 
 
+def frames_that_fit(free: int | None, most: int, *, each: int, once: int = 0) -> int:
+    """How many frames `free` bytes do for at once, 1 to `most`, when a batch takes `once` and each frame `each`."""
+    return most if free is None else max(1, min(most, (free - once) // each))
+
+
 def _machine() -> int | None:
     try:
         lines = _MEMINFO.read_text().splitlines()

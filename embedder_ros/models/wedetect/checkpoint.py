@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from embedder_ros.models.inputs import check_pointer
+from embedder_ros.models.objembed import memory
 from embedder_ros.models.objembed.memory import free_bytes
 from embedder_ros.models.wedetect.network import BASE, LARGE, Shape, WeDetectUni
 from embedder_ros.types import UserError
@@ -150,8 +151,7 @@ def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
 
 def frames_that_fit(network: WeDetectUni, device: torch.device, most: int) -> int:
     """How many frames there is memory to look at at once, 1 to `most`."""
-    free = free_bytes(device)
-    return most if free is None else max(1, min(most, int(free // _work(network))))
+    return memory.frames_that_fit(free_bytes(device), most, each=_work(network))
 
 
 def _work(network: WeDetectUni) -> int:
