@@ -133,6 +133,19 @@ def test_rank_one_in_a_pool_of_many() -> None:
     assert not lost.first
 
 
+def test_a_look_that_several_share_is_no_rival_of_itself() -> None:
+    """Packages' meshes come back in other scenes (scenes/packages.py): nothing could tell these two cans apart."""
+    here, there = (
+        view('a', 0, **{'a/can_0@soup': [1, 0]}),
+        view('a', 1, **{'a/can_0@soup': [1, 0.1], 'a/can_1@soup': [1, 0]}),
+    )
+    elsewhere = view('b', 0, **{'b/can_3@soup': [1, 0], 'b/can_0@beans': [1, 0.05]})
+    kept, found = sightings.returns([here, there])
+    assert [len(one.others) for one in kept] == [0]
+    (one,) = sightings.in_pool(kept, found, [elsewhere])
+    assert len(one.others) == 1 and not one.first  # the beans, which are nearer
+
+
 def test_refusal_trades_recall_for_precision() -> None:
     def one(unit: str, same: float, *others: float) -> Return:
         return Return(unit, same, np.array(others, np.float32))

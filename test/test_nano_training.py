@@ -208,6 +208,21 @@ def test_a_loose_box_ranked_first_costs_more_than_a_tight_one() -> None:
     assert float(train.first(torch.zeros(3, 1), torch.zeros(3, 1), worth, iou, frame)) == 0.0  # nothing is asked
 
 
+def test_individuals_of_one_look_are_no_negatives_of_each_other() -> None:
+    """1 is in both scenes but made for each, so only twins of one scene are alike; -2 looks the same in both."""
+    frame, none = np.arange(2).repeat(1).tolist() * 6, torch.zeros(12, 1)
+    scenes = [[np.array([2 * i, 2 * i + 1]) for i in range(3 * s, 3 * s + 3)] for s in range(2)]
+    views = train_identity.Views(none, none, none, none, np.array(frame), scenes, [[1, 1, -2], [1, -2, -2]])
+    first, _, twins = train_identity.pairs(views, np.random.default_rng(0))
+    alike = {(int(a), int(b)) for a, b in zip(*np.nonzero(twins.numpy()), strict=True)}
+    who = [row // 2 for row in first]
+    assert {(who[a], who[b]) for a, b in alike} == {
+        (0, 1),
+        (1, 0),
+        *((a, b) for a in (2, 4, 5) for b in (2, 4, 5) if a != b),
+    }
+
+
 def test_individuals_are_told_apart_better_and_nothing_else_changes(trained: tuple, data: Path) -> None:
     head = copy.deepcopy(trained[0])
     before = {name: value.clone() for name, value in head.state_dict().items()}

@@ -75,9 +75,15 @@ def returns(views: Sequence[View], *, gap: float = 0.0) -> tuple[list[Return], l
             after = next((v for v in later if name in v.names), None)
             if after is not None:
                 cosines, row = after.looks @ query, after.names.index(name)
-                out.append(Return(view.unit, float(cosines[row]), np.delete(cosines, row)))
+                others = [look_of(other) != look_of(name) for other in after.names]
+                out.append(Return(view.unit, float(cosines[row]), cosines[others]))
                 found.append((query, after, row))
     return out, found
+
+
+def look_of(name: str) -> str:
+    """What tells an individual from others: its name, or the look it shares with its like (scenes/packages.py)."""
+    return name.partition('@')[2] or name
 
 
 def in_pool(
@@ -92,10 +98,10 @@ def in_pool(
         turns.append(seen[name])
         seen[name] += 1
     order = np.argsort(turns, kind='stable')
-    names, looks = np.array([shuffled[i][0] for i in order]), np.stack([shuffled[i][1] for i in order])
+    names, looks = np.array([look_of(shuffled[i][0]) for i in order]), np.stack([shuffled[i][1] for i in order])
     out = []
     for one, (query, view, row) in zip(kept, found, strict=True):
-        others = np.flatnonzero(names != view.names[row])[: POOL - 1]
+        others = np.flatnonzero(names != look_of(view.names[row]))[: POOL - 1]
         out.append(Return(one.unit, one.same, looks[others] @ query))
     return out
 

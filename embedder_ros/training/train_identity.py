@@ -47,7 +47,8 @@ class Views:
         geometry: (V, 6).
         frame: (V,) number of the frame.
         scenes: for each scene its individuals, each with its rows.
-        alike: (individuals,) number of name and colours: equal ones in a scene cannot be told apart.
+        alike: (individuals,) number of name and colours: equal ones in a scene cannot be told apart; a negative one
+            is that of a look which comes back in other scenes, and can be told apart nowhere.
     """
 
     inputs: Tensor
@@ -106,8 +107,10 @@ def gather(head: Head, examples: Iterable[Example]) -> Views:
                 thing = example.things[example.owner[row]]
                 rows.setdefault(example.group, {}).setdefault(thing['instance'], []).append(count)
                 twin = thing['instance'].partition('~')[2].partition('#')[0]  # another surface, see scenes/reid_bags.py
-                look_alike = (thing['names'][0], *thing['colours'], twin)
-                looks[thing['instance']] = kinds.setdefault(look_alike, len(kinds))
+                shared = thing['instance'].partition('@')[2].partition('#')[0]  # see scenes/packages.py
+                look_alike = (thing['names'][0], *thing['colours'], twin, shared)
+                number_of_look = kinds.setdefault(look_alike, len(kinds) + 1)
+                looks[thing['instance']] = -number_of_look if shared else number_of_look
                 frames.append(number)
                 count += 1
     hook.remove()
@@ -168,7 +171,7 @@ def pairs(views: Views, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
             if len(others):
                 first.append(one)
                 second.append(rng.choice(others))
-                look.append((scene, alike))
+                look.append((scene if alike > 0 else -1, alike))
     number = np.unique(look, axis=0, return_inverse=True)[1].reshape(-1)
     twins = (number[:, None] == number[None]) & ~np.eye(len(number), dtype=bool)
     return np.array(first), np.array(second), torch.from_numpy(twins)

@@ -83,9 +83,11 @@ class _Cast:
         return self.draw.pick(kind.colours or tuple(surfaces.COLOURS))
 
     def add(self, kind: Kind, colour: str, pose: Pose | None = None) -> Thing:
-        number = sum(t.kind is kind for t in self.things)
+        number = sum(t.kind.name == kind.name for t in self.things)
         pieces = kind.recipe(self.draw, body_paint(kind, colour, self.rng))
-        self.things.append(Thing(f'{self._prefix}/{kind.name.replace(" ", "_")}_{number}', kind, tuple(pieces)))
+        look = f'@{pieces[0].paint.look}' if pieces[0].paint.look else ''
+        name = f'{self._prefix}/{kind.name.replace(" ", "_")}_{number}{look}'
+        self.things.append(Thing(name, kind, tuple(pieces)))
         self.fixed.append(pose)
         return self.things[-1]
 

@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from embedder_ros.training.scenes import compose
+from embedder_ros.training.scenes import compose, packages
+from embedder_ros.training.scenes.kinds import KINDS
 from embedder_ros.training.scenes.stage import HEIGHT, WIDTH, Stage
 from embedder_ros.training.scenes.surfaces import Image
 from embedder_ros.training.scenes.truth import Labeller
@@ -136,7 +137,10 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--arrangements', type=int, default=2, help=f'of each scene, {VIEWS} views each')
     parser.add_argument('--held-out', action='store_true', help='shapes from parameter ranges that training never uses')
+    parser.add_argument('--packages', action='store_true', help="packages' meshes beside ours (scenes/packages.py)")
     given = parser.parse_args()
+    if given.packages:
+        KINDS.update((f'{kind.name} of a package', kind) for kind in packages.kinds(held_out=given.held_out))
     frames = write(given.out, given.scenes, given.seed, held_out=given.held_out, arrangements=given.arrangements)
     print(f'{frames} frames in {given.out}')
 

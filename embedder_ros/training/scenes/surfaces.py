@@ -51,6 +51,7 @@ class Paint:
         shine: 0 matt .. 1 glossy.
         alpha: 1 opaque .. 0 invisible.
         repeat: how often the texture repeats along u and v.
+        look: of a mesh that looks the same in every scene, '' for one made up for this scene.
     """
 
     colours: tuple[str, ...]
@@ -59,6 +60,7 @@ class Paint:
     shine: float = 0.3
     alpha: float = 1.0
     repeat: tuple[float, float] = (1.0, 1.0)
+    look: str = ''
 
 
 def jittered(name: str, rng: np.random.Generator) -> Rgb:

