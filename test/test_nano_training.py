@@ -210,9 +210,9 @@ def test_a_loose_box_ranked_first_costs_more_than_a_tight_one() -> None:
 
 def test_individuals_of_one_look_are_no_negatives_of_each_other() -> None:
     """1 is in both scenes but made for each, so only twins of one scene are alike; -2 looks the same in both."""
-    frame, none = np.arange(2).repeat(1).tolist() * 6, torch.zeros(12, 1)
+    frame, none = np.array([0, 1] * 6), torch.zeros(12, 1)
     scenes = [[np.array([2 * i, 2 * i + 1]) for i in range(3 * s, 3 * s + 3)] for s in range(2)]
-    views = train_identity.Views(none, none, none, none, np.array(frame), scenes, [[1, 1, -2], [1, -2, -2]])
+    views = train_identity.Views(none, none, none, none, frame, scenes, [[1, 1, -2], [1, -2, -2]])
     first, _, twins = train_identity.pairs(views, np.random.default_rng(0))
     alike = {(int(a), int(b)) for a, b in zip(*np.nonzero(twins.numpy()), strict=True)}
     who = [row // 2 for row in first]

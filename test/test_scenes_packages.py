@@ -16,7 +16,7 @@ pytest.importorskip('mujoco')
 
 from embedder_ros.training.scenes import compose, packages  # noqa: E402
 from embedder_ros.training.scenes.kinds import Draw  # noqa: E402
-from embedder_ros.training.scenes.packages import MODELS, Model, load  # noqa: E402
+from embedder_ros.training.scenes.packages import MODELS, Model, Offer, load  # noqa: E402
 from embedder_ros.training.scenes.surfaces import plain  # noqa: E402
 from embedder_ros.types import UserError  # noqa: E402
 
@@ -82,7 +82,7 @@ def test_only_a_thing_that_may_be_painted_is(shop: str) -> None:
 
 def test_a_look_that_comes_back_is_part_of_the_name(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     models = (Model(f'{shop}/box.xml', ('red',)),)
-    monkeypatch.setattr(packages, 'MODELS', {'parcel': (('package',), 'top', models)})
+    monkeypatch.setattr(packages, 'MODELS', {'parcel': Offer(('package',), models)})
     (kind,) = packages.kinds(held_out=False)
     cast = compose._Cast(np.random.default_rng(0), 's1_00000', held_out=False)
     assert [cast.add(kind, 'blue').instance for _ in range(2)] == ['s1_00000/parcel_0@box', 's1_00000/parcel_1@box']
@@ -90,13 +90,13 @@ def test_a_look_that_comes_back_is_part_of_the_name(shop: str, monkeypatch: pyte
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, 'MODELS', {'parcel': ((), 'top', (Model('no_such_shop/box.xml'),))})
+    monkeypatch.setattr(packages, 'MODELS', {'parcel': Offer((), (Model('no_such_shop/box.xml'),))})
     with pytest.raises(UserError, match='no_such_shop/box.xml is not installed; pip install'):
         list(packages.kinds(held_out=False))
 
 
 def test_no_mesh_is_on_both_sides_of_the_split() -> None:
-    models = [m for _, _, group in MODELS.values() for m in group]
+    models = [m for offer in MODELS.values() for m in offer.models]
     assert len({m.path for m in models}) == len(models)
     held = {m.path for m in models if m.held_out}
     assert 10 < len(held) < len(models) / 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -182,9 +183,10 @@ class MemoryServer:
         try:
             memory = await self._opened(model)
         except Exception as error:  # none of them may end the process: now is answered without a memory
-            failure = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
+            expected = isinstance(error, UserError)
+            failure = str(error) if expected else f'{type(error).__name__}: {error}'
             if failure != self._failure:
-                self._node.get_logger().error(f'no object memory: {failure}')
+                self._node.get_logger().error(f'no object memory: {failure if expected else traceback.format_exc()}')
             self._failure = failure
             return
         finally:
@@ -199,17 +201,23 @@ class MemoryServer:
         person = None if v.allow_person_identity else await self._queries.text(PERSON)
         settings = Settings(**{name: getattr(v, f'memory_{name}') for name in parameters.MEMORY_SETTINGS})
         opening = partial(open_store, v.memory, v.map_id, model, capacity=settings.max_objects)
-        self._store = await aside(opening, self._node.executor)  # a server that does not answer takes seconds
-        return Memory(
-            self._store,
-            model,
-            map_id=v.map_id,
-            settings=settings,
-            map_frame=v.map_frame,
-            person=person,
-            allow_person_identity=v.allow_person_identity,
-            background=True,  # a frame does not wait for a search
-        )
+        store = await aside(opening, self._node.executor)  # a server that does not answer takes seconds
+        try:
+            memory = Memory(
+                store,
+                model,
+                map_id=v.map_id,
+                settings=settings,
+                map_frame=v.map_frame,
+                person=person,
+                allow_person_identity=v.allow_person_identity,
+                background=True,  # a frame does not wait for a search
+            )
+        except Exception:
+            store.close()  # the next try opens another
+            raise
+        self._store = store
+        return memory
 
     async def _picture_object(self, memory: Memory, observation: Observation, row: int, object_id: str) -> None:
         picture = await self._picture(observation, observation.boxes[row], THUMBNAIL)

@@ -11,7 +11,7 @@ whole meshes: no other texture of one is trained on. Their licences stay their o
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -54,149 +54,164 @@ class Model:
     texture: str = ''
 
 
-def _made(folder: str, *names: str, **others: object) -> tuple[Model, ...]:
-    return tuple(Model(f'{LIBERO}/{folder}/{n}/{n}.xml', **others) for n in names)  # type: ignore[arg-type]
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What packages have of one name: other names, the meshes, and where they stand (see `kinds.Kind`)."""
+
+    synonyms: tuple[str, ...]
+    models: tuple[Model, ...]
+    where: str = 'top'
 
 
-_drawn = partial(_made, 'turbosquid_objects')
-_scanned = partial(_made, 'stable_scanned_objects')
-_grocery = partial(_made, 'stable_hope_objects')
+def _at(pattern: str) -> Callable[..., Model]:
+    def model(name: str, *colours: str, painted: bool = False, held_out: bool = False) -> Model:
+        return Model(pattern.format(name), colours, painted, held_out)
+
+    return model
 
 
-def _articulated(name: str, **others: object) -> tuple[Model, ...]:
-    return (Model(f'{LIBERO}/articulated_objects/{name}.xml', **others),)  # type: ignore[arg-type]
+_drawn = _at(LIBERO + '/turbosquid_objects/{0}/{0}.xml')
+_scanned = _at(LIBERO + '/stable_scanned_objects/{0}/{0}.xml')
+_grocery = _at(LIBERO + '/stable_hope_objects/{0}/{0}.xml')
+_articulated = _at(LIBERO + '/articulated_objects/{0}.xml')
+_robosuite = _at('robosuite/models/assets/objects/{0}.xml')
 
-
-def _robosuite(name: str, **others: object) -> tuple[Model, ...]:
-    return (Model(f'robosuite/models/assets/objects/{name}.xml', **others),)  # type: ignore[arg-type]
-
-
-# name: synonyms, where it stands, meshes
-MODELS: dict[str, tuple[tuple[str, ...], str, tuple[Model, ...]]] = {
-    'mug': (
+MODELS: dict[str, Offer] = {
+    'mug': Offer(
         ('cup', 'coffee mug'),
-        'top',
-        _drawn('porcelain_mug', colours=('white',), painted=True)
-        + _drawn('white_yellow_mug', colours=('yellow',), painted=True)
-        + _drawn('red_coffee_mug', colours=('red',), painted=True, held_out=True)
-        + (Model('pybullet_data/objects/mug.obj', painted=True, size=0.13, held_out=True),),
+        (
+            _drawn('porcelain_mug', 'white', painted=True),
+            _drawn('white_yellow_mug', 'yellow', painted=True),
+            _drawn('red_coffee_mug', 'red', painted=True, held_out=True),
+            Model('pybullet_data/objects/mug.obj', painted=True, held_out=True, size=0.13),
+        ),
     ),
-    'moka pot': (
+    'moka pot': Offer(
         ('coffee pot', 'coffee maker'),
-        'top',
-        _drawn('moka_pot') + _drawn('yellow_moka_pot', colours=('yellow',)),
+        (
+            _drawn('moka_pot'),
+            _drawn('yellow_moka_pot', 'yellow'),
+        ),
     ),
-    'book': (
+    'book': Offer(
         ('hardcover book',),
-        'top',
-        _drawn('black_book', colours=('black',), painted=True)
-        + _drawn('yellow_book')
-        + _drawn('red_yellow_book', colours=('red',)),
+        (
+            _drawn('black_book', 'black', painted=True),
+            _drawn('yellow_book'),
+            _drawn('red_yellow_book', 'red'),
+        ),
     ),
-    'desk caddy': (('desk organizer', 'pencil holder'), 'desk', _drawn('desk_caddy', colours=('brown',), painted=True)),
-    'storage box': (('container', 'bin'), 'top', _drawn('white_storage_box', colours=('white',), painted=True)),
-    'wine rack': (('bottle rack',), 'desk', _drawn('wine_rack', colours=('brown',))),
-    'wine bottle': (
+    'desk caddy': Offer(('desk organizer', 'pencil holder'), (_drawn('desk_caddy', 'brown', painted=True),), 'desk'),
+    'storage box': Offer(('container', 'bin'), (_drawn('white_storage_box', 'white', painted=True),)),
+    'wine rack': Offer(('bottle rack',), (_drawn('wine_rack', 'brown'),), 'desk'),
+    'wine bottle': Offer(
         ('bottle', 'glass bottle'),
-        'top',
-        _drawn('wine_bottle', colours=('black',), painted=True) + _drawn('white_bottle', colours=('green',)),
+        (
+            _drawn('wine_bottle', 'black', painted=True),
+            _drawn('white_bottle', 'green'),
+        ),
     ),
-    'tray': (
-        ('serving tray',),
-        'top',
-        _drawn('wooden_tray', colours=('brown',), painted=True, held_out=True),
-    ),
-    'shelf': (
+    'tray': Offer(('serving tray',), (_drawn('wooden_tray', 'brown', painted=True, held_out=True),)),
+    'shelf': Offer(
         ('rack',),
+        (
+            _drawn('wooden_shelf', painted=True),
+            _drawn('wooden_two_layer_shelf', painted=True, held_out=True),
+        ),
         'desk',
-        _drawn('wooden_shelf', painted=True) + _drawn('wooden_two_layer_shelf', painted=True, held_out=True),
     ),
-    'dish rack': (('dish drainer', 'rack'), 'top', _drawn('bowl_drainer', colours=('gray',))),
-    'bowl': (
+    'dish rack': Offer(('dish drainer', 'rack'), (_drawn('bowl_drainer', 'gray'),)),
+    'bowl': Offer(
         ('soup bowl',),
-        'top',
-        _scanned('white_bowl', colours=('white',), painted=True)
-        + _scanned('yellow_bowl', colours=('yellow',), held_out=True)
-        + _scanned('akita_black_bowl', painted=True, held_out=True),
+        (
+            _scanned('white_bowl', 'white', painted=True),
+            _scanned('yellow_bowl', 'yellow', held_out=True),
+            _scanned('akita_black_bowl', painted=True, held_out=True),
+        ),
     ),
-    'basket': (
+    'basket': Offer(
         ('wicker basket', 'storage basket'),
-        'top',
-        _scanned('basket', colours=('white',)) + _scanned('red_basket', colours=('pink',)),
+        (
+            _scanned('basket', 'white'),
+            _scanned('red_basket', 'pink'),
+        ),
     ),
-    'frying pan': (('pan', 'skillet'), 'top', _scanned('chefmate_8_frypan', colours=('black',), painted=True)),
-    'ramekin': (
-        ('small bowl', 'small dish'),
-        'top',
-        _scanned('glazed_rim_porcelain_ramekin', colours=('white',), painted=True),
-    ),
-    'plate': (
+    'frying pan': Offer(('pan', 'skillet'), (_scanned('chefmate_8_frypan', 'black', painted=True),)),
+    'ramekin': Offer(('small bowl', 'small dish'), (_scanned('glazed_rim_porcelain_ramekin', 'white', painted=True),)),
+    'plate': Offer(
         ('dish',),
-        'top',
-        _scanned('plate', colours=('white',), painted=True) + _scanned('yellow_plate', colours=('white',)),
+        (
+            _scanned('plate', 'white', painted=True),
+            _scanned('yellow_plate', 'white'),
+        ),
     ),
-    'rack': (('stand',), 'top', _scanned('simple_rack')),
-    'can': (
+    'rack': Offer(('stand',), (_scanned('simple_rack'),)),
+    'can': Offer(
         ('soup can', 'food can', 'tin can'),
-        'top',
-        _grocery('alphabet_soup')
-        + _grocery('red_alphabet_soup', colours=('red',))
-        + _grocery('tomato_sauce', held_out=True)
-        + _grocery('yellow_tomato_sauce', colours=('yellow',), held_out=True)
-        + _robosuite('can', colours=('red',)),
+        (
+            _grocery('alphabet_soup'),
+            _grocery('red_alphabet_soup', 'red'),
+            _grocery('tomato_sauce', held_out=True),
+            _grocery('yellow_tomato_sauce', 'yellow', held_out=True),
+            _robosuite('can', 'red'),
+        ),
     ),
-    'sauce bottle': (
+    'sauce bottle': Offer(
         ('bottle', 'ketchup bottle'),
-        'top',
-        _grocery('bbq_sauce')
-        + _grocery('green_bbq_sauce', colours=('green',))
-        + _grocery('salad_dressing')
-        + _grocery('red_salad_dressing')
-        + _grocery('ketchup', held_out=True)
-        + _grocery('blue_ketchup', colours=('blue',), held_out=True)
-        + _grocery('green_ketchup', colours=('green',), held_out=True),
+        (
+            _grocery('bbq_sauce'),
+            _grocery('green_bbq_sauce', 'green'),
+            _grocery('salad_dressing'),
+            _grocery('red_salad_dressing'),
+            _grocery('ketchup', held_out=True),
+            _grocery('blue_ketchup', 'blue', held_out=True),
+            _grocery('green_ketchup', 'green', held_out=True),
+        ),
     ),
-    'food box': (
+    'food box': Offer(
         ('box', 'package'),
-        'top',
-        _grocery('butter', colours=('yellow',))
-        + _grocery('green_butter', colours=('green',))
-        + _grocery('chocolate_pudding')
-        + _grocery('green_chocolate_pudding', colours=('green',))
-        + _grocery('cream_cheese')
-        + _grocery('red_cream_cheese')
-        + _grocery('macaroni_and_cheese')
-        + _grocery('cookies', held_out=True)
-        + _grocery('yellow_cookies', colours=('yellow',), held_out=True)
-        + _grocery('popcorn', held_out=True),
+        (
+            _grocery('butter', 'yellow'),
+            _grocery('green_butter', 'green'),
+            _grocery('chocolate_pudding'),
+            _grocery('green_chocolate_pudding', 'green'),
+            _grocery('cream_cheese'),
+            _grocery('red_cream_cheese'),
+            _grocery('macaroni_and_cheese'),
+            _grocery('cookies', held_out=True),
+            _grocery('yellow_cookies', 'yellow', held_out=True),
+            _grocery('popcorn', held_out=True),
+        ),
     ),
-    'cereal box': (('box', 'box of cereal'), 'top', _robosuite('cereal')),
-    'carton': (
+    'cereal box': Offer(('box', 'box of cereal'), (_robosuite('cereal'),)),
+    'carton': Offer(
         ('milk carton', 'juice carton'),
-        'top',
-        _grocery('milk')
-        + _grocery('yellow_milk', colours=('yellow',))
-        + _grocery('orange_juice')
-        + _grocery('red_orange_juice', colours=('white',))
-        + _robosuite('milk', colours=('white',), held_out=True),
+        (
+            _grocery('milk'),
+            _grocery('yellow_milk', 'yellow'),
+            _grocery('orange_juice'),
+            _grocery('red_orange_juice', 'white'),
+            _robosuite('milk', 'white', held_out=True),
+        ),
     ),
-    'bread': (('loaf of bread',), 'top', _robosuite('bread', colours=('brown',))),
-    'lemon': (('fruit',), 'top', _robosuite('lemon', colours=('yellow',), held_out=True)),
-    'cabinet': (
+    'bread': Offer(('loaf of bread',), (_robosuite('bread', 'brown'),)),
+    'lemon': Offer(('fruit',), (_robosuite('lemon', 'yellow', held_out=True),)),
+    'cabinet': Offer(
         ('drawer unit', 'chest of drawers'),
+        (
+            _articulated('wooden_cabinet', painted=True),
+            _articulated('white_cabinet', 'white', painted=True),
+            _articulated('yellow_cabinet'),
+            _articulated('short_cabinet', painted=True, held_out=True),
+        ),
         'desk',
-        _articulated('wooden_cabinet', painted=True)
-        + _articulated('white_cabinet', colours=('white',), painted=True)
-        + _articulated('yellow_cabinet')
-        + _articulated('short_cabinet', painted=True, held_out=True),
     ),
-    'rubber duck': (
+    'rubber duck': Offer(
         ('toy duck', 'duck'),
-        'top',
         (Model('pybullet_data/duck.obj', ('yellow',), size=0.09, texture='pybullet_data/duckCM.png'),),
     ),
-    'toy rabbit': (('bunny', 'rabbit'), 'top', (Model('pybullet_data/bunny.obj', painted=True, size=0.13),)),
-    'lego brick': (('toy brick', 'block'), 'top', (Model('pybullet_data/lego/lego.obj', painted=True, size=0.06),)),
+    'toy rabbit': Offer(('bunny', 'rabbit'), (Model('pybullet_data/bunny.obj', painted=True, size=0.13),)),
+    'lego brick': Offer(('toy brick', 'block'), (Model('pybullet_data/lego/lego.obj', painted=True, size=0.06),)),
 }
 PARTS = {'handle': 'handle', 'knob': 'knob'}  # what a geom's or mesh's name says it is
 
@@ -207,12 +222,12 @@ def kinds(*, held_out: bool) -> Iterator[Kind]:
     Raises:
         UserError: a package is missing.
     """
-    for name, (synonyms, where, models) in MODELS.items():
-        own = tuple(m for m in models if m.held_out == held_out)
+    for name, offer in MODELS.items():
+        own = tuple(m for m in offer.models if m.held_out == held_out)
         for model in own:
             _found(model.path)
         if own:
-            yield Kind(name, synonyms, partial(_instance, own), where=where, weight=WEIGHT, dress='plain')
+            yield Kind(name, offer.synonyms, partial(_instance, own), where=offer.where, weight=WEIGHT, dress='plain')
 
 
 def _instance(models: tuple[Model, ...], draw: Draw, paint: Paint) -> list[Piece]:
