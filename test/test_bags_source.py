@@ -16,6 +16,7 @@ import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from embedder_ros.bags import wire
 from embedder_ros.bags.source import PHOTO_PERIOD, BagSource, camera_names, open_frames, open_source
 from embedder_ros.bags.wire import stamp_of, with_stamp
 from embedder_ros.types import UserError
@@ -440,3 +441,14 @@ def test_a_source_can_be_read_again(tmp_path: Path) -> None:
     """Loops begin from the beginning, and counts with them."""
     source = open_source(write_bag(tmp_path / 'bag', {'/image': raw}, count=3))
     assert [len(list(source.frames())) for _ in range(2)] == [3, 3] and source.counts['frames'] == 3
+
+
+def test_an_installation_without_our_messages_is_no_damaged_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(relative: str) -> Path:
+        raise UserError(f'{relative} is not installed with embedder_ros; install the package again')
+
+    wire.typestore.cache_clear()
+    monkeypatch.setattr(wire, 'share_file', missing)
+    with pytest.raises(UserError, match=r'^msg/ObjectEmbeddings\.msg is not installed') as told:
+        wire.deserialize(b'', 'std_msgs/msg/String')
+    assert 'damaged' not in str(told.value)

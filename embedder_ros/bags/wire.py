@@ -35,10 +35,11 @@ def deserialize(data: bytes, kind: str) -> Any:
     """A message object with the same fields as rclpy's; arrays are numpy.
 
     Raises:
-        UserError: the bytes are no such message.
+        UserError: the bytes are no such message, or embedder_ros is not installed whole.
     """
+    types = typestore()  # an installation without our messages is no damaged recording
     try:
-        return typestore().deserialize_cdr(data, kind)
+        return types.deserialize_cdr(data, kind)
     except Exception as error:  # bytes that are cut short make it raise nearly anything
         raise UserError(f'{len(data)} bytes are no {kind} ({error}); the recording is damaged here') from error
 

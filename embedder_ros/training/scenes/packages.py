@@ -213,7 +213,7 @@ MODELS: dict[str, Offer] = {
     'toy rabbit': Offer(('bunny', 'rabbit'), (Model('pybullet_data/bunny.obj', painted=True, size=0.13),)),
     'lego brick': Offer(('toy brick', 'block'), (Model('pybullet_data/lego/lego.obj', painted=True, size=0.06),)),
 }
-PARTS = {'handle': 'handle', 'knob': 'knob'}  # what a geom's or mesh's name says it is
+PARTS = ('handle', 'knob')  # that the name of a geom or mesh may say it is
 
 
 def kinds(*, held_out: bool) -> Iterator[Kind]:
@@ -295,24 +295,26 @@ def _pieces(model: mujoco.MjModel, source: Model) -> Iterator[Piece]:
     low, high = low.min(axis=0), high.max(axis=0)
     middle = np.array([*(low + high)[:2] / 2, low[2]])
     scale = source.size / float((high - low).max()) if source.size else 1.0
-    paints: dict[int, Paint] = {}
+    paints: dict[tuple[int, bool], Paint] = {}  # by material, of the body or of a part
     counted: dict[str, int] = {}
     for geom, mesh in enumerate(meshes):
-        material = int(model.geom_matid[geom])
-        if material not in paints:
-            paints[material] = replace(_paint(model, geom, source.colours), look=Path(source.path).stem)
         part = _part(model, geom)
+        material = int(model.geom_matid[geom])
+        own = material if material >= 0 else -1 - geom, bool(part)
+        if own not in paints:  # nobody said what colour its parts are
+            paint = _paint(model, geom, () if part else source.colours)
+            paints[own] = replace(paint, look=Path(source.path).stem)
         if part:
             counted[part] = counted.get(part, -1) + 1
             part = f'{part}{counted[part]}'
-        yield Piece(Mesh((mesh.vertices - middle) * scale, mesh.faces, mesh.uv), paints[material], part)
+        yield Piece(Mesh((mesh.vertices - middle) * scale, mesh.faces, mesh.uv), paints[own], part)
 
 
 def _part(model: mujoco.MjModel, geom: int) -> str:
     mesh = model.geom_dataid[geom]
     named = ((mujoco.mjtObj.mjOBJ_GEOM, geom), (mujoco.mjtObj.mjOBJ_MESH, mesh))
     words = ' '.join(mujoco.mj_id2name(model, kind, row) or '' for kind, row in named).lower()
-    return next((part for word, part in PARTS.items() if word in words), '')
+    return next((part for part in PARTS if part in words), '')
 
 
 def _mesh(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Mesh:
