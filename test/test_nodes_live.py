@@ -16,6 +16,7 @@ from rcl_interfaces.srv import DescribeParameters, ListParameters
 from rclpy.action import ActionClient
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
+from visualization_msgs.msg import Marker, MarkerArray
 
 from embedder_ros.action import Follow
 from embedder_ros.images import to_field
@@ -143,11 +144,19 @@ def test_depth_and_camera_info_give_a_position(perception: Robot, known: bool, l
             return response if response.candidates[0].has_position is known else None
 
         objects = perception.listen(ObjectEmbeddings, 'objects')
+        drawn = perception.listen(MarkerArray, 'markers')
         best = perception.until(answer, f'positions that are known: {known}').candidates[0]
     if known:
         point = best.position.point
         assert [point.x, point.y, point.z] == pytest.approx([0.4, -0.1, 2.0], abs=0.02)
         assert best.position.header.frame_id == 'optical'
+        ball, name = perception.until(lambda: drawn and drawn[-1].markers, 'markers')
+        assert (ball.type, name.type, ball.id) == (Marker.SPHERE, Marker.TEXT_VIEW_FACING, best.track_id)
+        at = ball.pose.position
+        assert [at.x, at.y, at.z] == pytest.approx([0.4, -0.1, 2.0], abs=0.02) and ball.header.frame_id == 'optical'
+    else:
+        perception.until(lambda: drawn, 'markers')
+        assert not any(message.markers for message in drawn)
     for publisher in (depth, info):
         node.destroy_publisher(publisher)
 

@@ -12,11 +12,13 @@ import cv2
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
+from visualization_msgs.msg import MarkerArray
 
 from embedder_ros.models.base import TextKind
 from embedder_ros.msg import GroundedObject, ObjectEmbeddings, Tracks
 from embedder_ros.msg import ModelInfo as ModelInfoMsg
 from embedder_ros.nodes import messages
+from embedder_ros.nodes.markers import markers
 from embedder_ros.srv import EmbedRegion, EmbedText, Find
 from embedder_ros.types import (
     Answer,
@@ -203,6 +205,34 @@ def test_tracks() -> None:
     assert list(msg.unseen) == [0.0, 0.5, 0.0]
     assert list(msg.boxes)[4:8] == [9, 0, 19, 20]
     assert len(messages.tracks_to_msg([], observation()).track_ids) == 0
+
+
+def test_markers_are_where_depth_places_what_the_frame_shows() -> None:
+    """Row 1 has no depth and the lost track no row; one individual keeps its colour, whatever its track is called."""
+    o = observation()
+    tracks = [
+        track(7, TrackStatus.TRACKED, 3, object_id='object-1'),
+        track(2**40 + 5, TrackStatus.NEW, 0),
+        track(8, TrackStatus.TRACKED, 1),
+        track(9, TrackStatus.LOST, -1),
+    ]
+    msg = deserialize_message(serialize_message(markers(tracks, o)), MarkerArray)
+    balls, names = msg.markers[::2], msg.markers[1::2]
+    assert [(m.ns, m.id, m.text) for m in balls] == [
+        ('front/objects', 7, 'object-1'),
+        ('front/objects', 5, f'track {2**40 + 5}'),
+    ]
+    assert [(m.ns, m.id, m.text) for m in names] == [('front/names', m.id, m.text) for m in balls]
+    for marker, row in zip(balls, (3, 0), strict=True):
+        assert messages.stamp_to_ns(marker.header.stamp) == STAMP and marker.header.frame_id == 'front_optical_frame'
+        at = marker.pose.position
+        assert (at.x, at.y, at.z) == pytest.approx(tuple(map(float, o.positions[row])))
+        assert marker.scale.x > 0 and marker.color.a > 0 and marker.lifetime.sec == 1
+    assert all(n.pose.position.y < b.pose.position.y for n, b in zip(names, balls, strict=True))  # above it
+    again = [track(11, TrackStatus.TRACKED, 3, object_id='object-1'), tracks[1]]
+    first, _, other, _ = markers(again, o).markers
+    assert first.color == markers(tracks, o).markers[0].color != other.color
+    assert not markers(tracks, observation(positions=False)).markers
 
 
 def test_status_values_are_the_messages() -> None:

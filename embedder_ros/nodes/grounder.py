@@ -15,6 +15,7 @@ from embedder_ros.msg import ModelInfo, ObjectEmbeddings, Query, Region
 from embedder_ros.nodes import diagnostics, lifecycle, messages, parameters, wire
 from embedder_ros.nodes.embedding import QueryEmbedder, RemoteEmbedder
 from embedder_ros.nodes.follow import FollowServer
+from embedder_ros.nodes.markers import markers
 from embedder_ros.nodes.memory import MemoryServer
 from embedder_ros.srv import Find
 from embedder_ros.types import Answer, Outcome, UserError
@@ -49,6 +50,7 @@ class Grounder(LifecycleNode):
         self._values = parameters.read(self, parameters.GROUNDER)
         self.memory_server = MemoryServer(self, self._queries, self._values)  # what can fail first: nothing is offered
         self._tracks = self.create_lifecycle_publisher(*wire.TRACKS.args)
+        self._markers = self.create_lifecycle_publisher(*wire.MARKERS.args)
         self._find = wire.offer(self, wire.FIND, self._on_find)
         self._follow = FollowServer(self)
         self._subscriptions_in = [
@@ -77,7 +79,8 @@ class Grounder(LifecycleNode):
         self.memory_server.destroy()
         self.memory_server = None
         self.destroy_service(self._find)
-        self.destroy_lifecycle_publisher(self._tracks)
+        for publisher in (self._tracks, self._markers):
+            self.destroy_lifecycle_publisher(publisher)
         for subscription in self._subscriptions_in:
             self.destroy_subscription(subscription)
         self.scene = None
@@ -169,6 +172,8 @@ class Grounder(LifecycleNode):
         tracks = self.memory_server.recognise(observation, tracks)
         self.scene.recognised(observation.camera, tracks)
         self._tracks.publish(messages.tracks_to_msg(tracks, observation))
+        if self._markers.get_subscription_count():
+            self._markers.publish(markers(tracks, observation))
         self._follow.on_frame(observation, tracks)
 
     async def _on_find(self, request: Find.Request, response: Find.Response) -> None:

@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from visualization_msgs.msg import MarkerArray
 
 from embedder_ros.action import Follow
 from embedder_ros.msg import ModelInfo, ObjectEmbeddings, Targets, Tracks
@@ -111,6 +112,13 @@ OBJECTS = Topic('objects', ObjectEmbeddings, OUTPUT_QOS, 'embedder', 'What each 
 MODEL = Topic('model', ModelInfo, STATE_QOS, 'embedder', 'How to read the embeddings; latched.')
 PICTURE = Topic('objects_image', Image, OUTPUT_QOS, 'embedder', 'Boxes drawn on the frame, only while subscribed.')
 TRACKS = Topic('tracks', Tracks, OUTPUT_QOS, 'grounder', 'The live tracks of a camera after each frame.')
+MARKERS = Topic(
+    'markers',
+    MarkerArray,
+    OUTPUT_QOS,
+    'grounder',
+    'Live tracks where depth places them, for RViz; only while subscribed.',
+)
 TARGETS = Topic('targets', Targets, OUTPUT_QOS, 'grounder', 'The targets of all Follow goals, in each frame.')
 DIAGNOSTICS = Topic('/diagnostics', DiagnosticArray, OUTPUT_QOS, 'both', 'Named states with the fix in the text, 1 Hz.')
 
@@ -127,7 +135,7 @@ SEARCH_FRAMES = Service('search_frames', SearchFrames, 'grounder', 'Which rememb
 FOLLOW = Service('follow', Follow, 'grounder', 'Find once, then the target in every frame until cancelled.')
 
 SUBSCRIBED = (IMAGE, COMPRESSED, DEPTH, CAMERA_INFO)
-PUBLISHED = (OBJECTS, MODEL, PICTURE, TRACKS, TARGETS, DIAGNOSTICS)
+PUBLISHED = (OBJECTS, MODEL, PICTURE, TRACKS, MARKERS, TARGETS, DIAGNOSTICS)
 SERVICES = (EMBED_TEXT, EMBED_REGION, FIND, REIDENTIFY, REMEMBER, FORGET, LIST_OBJECTS, SEARCH_FRAMES)
 ACTIONS = (FOLLOW,)
 
