@@ -16,6 +16,7 @@ import numpy as np
 
 from embedder_ros.evaluation.estimates import Estimate, share
 from embedder_ros.memory.policy import Settings, margin_of
+from embedder_ros.training.photos import shared_look
 from embedder_ros.types import NANOSECONDS, Calibration, FloatArray
 
 POOL = 350  # sightings that a thing is looked for among, its own included
@@ -82,8 +83,8 @@ def returns(views: Sequence[View], *, gap: float = 0.0) -> tuple[list[Return], l
 
 
 def look_of(name: str) -> str:
-    """What tells an individual from others: its name, or the look it shares with its like (scenes/packages.py)."""
-    return name.partition('@')[2] or name
+    """What tells an individual from others: its name, or the look it shares with its like."""
+    return shared_look(name) or name
 
 
 def in_pool(

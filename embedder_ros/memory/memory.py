@@ -466,6 +466,10 @@ class Memory:
         with self._lock:
             self._working.flush()
 
+    def count(self) -> tuple[int, int]:
+        """How many objects and frames the store holds."""
+        return self._store.count()
+
     def close(self) -> None:
         """Write everything and close the store, which is closed even when it refuses to write."""
         with self._lock:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import colorsys
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -29,25 +31,24 @@ def markers(tracks: Sequence[Track], observation: Observation) -> MarkerArray:
     out = MarkerArray()
     if positions is None:
         return out
+    of_frame = header(observation.stamp, observation.frame_id)
     for track in tracks:
         if track.row < 0 or not np.isfinite(positions[track.row]).all():
             continue
         name = track.object_id or f'track {track.track_id}'
-        point = positions[track.row]
-        out.markers.append(_marker(observation, 'objects', track, Marker.SPHERE, point, name))
-        above = point - np.array([0, 1.2 * SIZE, 0], np.float32)  # y points down in an optical frame
-        out.markers.append(_marker(observation, 'names', track, Marker.TEXT_VIEW_FACING, above, name))
+        at = Point(**dict(zip('xyz', map(float, positions[track.row]), strict=True)))
+        above = Point(x=at.x, y=at.y - 1.2 * SIZE, z=at.z)  # y points down in an optical frame
+        shared = {'header': of_frame, 'id': track.track_id % IDS, 'color': _colour(name), 'text': name}
+        out.markers += [
+            _marker(f'{observation.camera}/objects', Marker.SPHERE, at, shared),
+            _marker(f'{observation.camera}/names', Marker.TEXT_VIEW_FACING, above, shared),
+        ]
     return out
 
 
-def _marker(observation: Observation, group: str, track: Track, kind: int, point: np.ndarray, name: str) -> Marker:
-    marker = Marker(header=header(observation.stamp, observation.frame_id), ns=f'{observation.camera}/{group}')
-    marker.id, marker.type, marker.action, marker.lifetime = track.track_id % IDS, kind, Marker.ADD, LIFETIME
-    marker.pose.position.x, marker.pose.position.y, marker.pose.position.z = map(float, point)
-    marker.pose.orientation.w = 1.0
-    marker.scale.x = marker.scale.y = marker.scale.z = SIZE
-    marker.color, marker.text = _colour(name), name
-    return marker
+def _marker(group: str, kind: int, at: Point, shared: dict[str, Any]) -> Marker:
+    pose, size = Pose(position=at, orientation=Quaternion(w=1.0)), Vector3(x=SIZE, y=SIZE, z=SIZE)
+    return Marker(ns=group, type=kind, action=Marker.ADD, pose=pose, scale=size, lifetime=LIFETIME, **shared)
 
 
 def _colour(name: str) -> ColorRGBA:

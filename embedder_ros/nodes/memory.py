@@ -18,7 +18,7 @@ from embedder_ros.grounding.scene import Question
 from embedder_ros.memory.memory import Memory, Place
 from embedder_ros.memory.open import open_store
 from embedder_ros.memory.policy import Settings
-from embedder_ros.memory.store import Filter, Store
+from embedder_ros.memory.store import Filter
 from embedder_ros.models.base import TextKind
 from embedder_ros.msg import Query, Region
 from embedder_ros.nodes import diagnostics, messages, parameters, recall, wire
@@ -53,7 +53,6 @@ class MemoryServer:
     def __init__(self, grounder: Any, queries: QueryEmbedder, values: Any) -> None:
         self._node, self._queries, self._values = grounder, queries, values
         self._memory: Memory | None = None
-        self._store: Store | None = None
         self._failure = 'no model yet'
         self._wanted: ModelInfo | None = None
         self._opening = False
@@ -167,7 +166,7 @@ class MemoryServer:
             return diagnostics.status(self._node, 'memory', diagnostics.WARN, self._failure, {})
         values: dict[str, Any] = {'kept in': self._values.memory or 'RAM'}
         with self._refusals(memory):
-            values['objects'], values['frames'] = self._store.count()
+            values['objects'], values['frames'] = memory.count()
         values |= dict(memory.report.counts) | {'frames without a pose': self._poses.missing}
         if memory.report.failure:
             return diagnostics.status(self._node, 'memory', diagnostics.ERROR, memory.report.failure, values)
@@ -203,7 +202,7 @@ class MemoryServer:
         opening = partial(open_store, v.memory, v.map_id, model, capacity=settings.max_objects)
         store = await aside(opening, self._node.executor)  # a server that does not answer takes seconds
         try:
-            memory = Memory(
+            return Memory(
                 store,
                 model,
                 map_id=v.map_id,
@@ -216,8 +215,6 @@ class MemoryServer:
         except Exception:
             store.close()  # the next try opens another
             raise
-        self._store = store
-        return memory
 
     async def _picture_object(self, memory: Memory, observation: Observation, row: int, object_id: str) -> None:
         picture = await self._picture(observation, observation.boxes[row], THUMBNAIL)

@@ -132,6 +132,11 @@ def _rendered_thing(entry: dict[str, Any], scene: str) -> Thing:
     return Thing(box, names, tuple(entry['colours']), f'{scene}/{entry["instance"]}', entry['part_of'] is not None)
 
 
+def shared_look(instance: str) -> str:
+    """The look that an individual shares with its like in other scenes (scenes/packages.py); '' when it has its own."""
+    return instance.partition('@')[2].partition('#')[0]
+
+
 def owners(instance: str, named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Names of what a part belongs to, nearest first: 'cabinet_0#drawer1/handle0' is a drawer's; none for whole things.
 

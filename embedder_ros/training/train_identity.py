@@ -25,6 +25,7 @@ from tqdm import tqdm, trange
 from embedder_ros.models.nano.colour import HISTOGRAM
 from embedder_ros.training.export import HISTOGRAM_SHARE, INDIVIDUAL_SHARE
 from embedder_ros.training.network import Crops, Head, settle, shades
+from embedder_ros.training.photos import shared_look
 from embedder_ros.training.train import Example, load, pack_all
 
 INDIVIDUALS = 320  # in a batch, and those that belong to the last scene
@@ -107,7 +108,7 @@ def gather(head: Head, examples: Iterable[Example]) -> Views:
                 thing = example.things[example.owner[row]]
                 rows.setdefault(example.group, {}).setdefault(thing['instance'], []).append(count)
                 twin = thing['instance'].partition('~')[2].partition('#')[0]  # another surface, see scenes/reid_bags.py
-                shared = thing['instance'].partition('@')[2].partition('#')[0]  # see scenes/packages.py
+                shared = shared_look(thing['instance'])
                 look_alike = (thing['names'][0], *thing['colours'], twin, shared)
                 number_of_look = kinds.setdefault(look_alike, len(kinds) + 1)
                 looks[thing['instance']] = -number_of_look if shared else number_of_look

@@ -275,11 +275,7 @@ def _of_mesh(path: Path, model: Model) -> mujoco.MjSpec:
     spec = mujoco.MjSpec()
     material = spec.add_material(name='look', rgba=[*PLASTIC, 1])
     if model.texture:
-        image = cv2.cvtColor(cv2.imread(str(_found(model.texture))), cv2.COLOR_BGR2RGB)
-        texture = spec.add_texture(
-            name='look', type=mujoco.mjtTexture.mjTEXTURE_2D, height=image.shape[0], width=image.shape[1], nchannel=3
-        )
-        texture.data = image.tobytes()
+        spec.add_texture(name='look', type=mujoco.mjtTexture.mjTEXTURE_2D, file=str(_found(model.texture)))
         material.rgba = [1, 1, 1, 1]
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = 'look'
     spec.add_mesh(name='mesh', file=str(path), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL)
