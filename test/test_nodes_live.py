@@ -24,7 +24,7 @@ from embedder_ros.msg import ObjectEmbeddings, Query, Region, Targets, Tracks
 from embedder_ros.nodes import parameters
 from embedder_ros.nodes.images import rgb_to_image, rgb_to_jpeg
 from embedder_ros.nodes.messages import header, stamp_to_ns
-from embedder_ros.srv import EmbedRegion, EmbedText, Find
+from embedder_ros.srv import EmbedRegion, EmbedText, Find, Remember
 
 RED, GREEN = (40, 60, 100, 120), (200, 60, 260, 120)
 
@@ -146,6 +146,10 @@ def test_depth_and_camera_info_give_a_position(perception: Robot, known: bool, l
         objects = perception.listen(ObjectEmbeddings, 'objects')
         drawn = perception.listen(MarkerArray, 'markers')
         best = perception.until(answer, f'positions that are known: {known}').candidates[0]
+        if known:
+            order = Remember.Request(target=Query(track_id=best.track_id), name="Ana's mug")
+            perception.until(lambda: answer() and perception.call(Remember, 'remember', order).success, 'an object')
+            perception.until(lambda: answer() and drawn[-1].markers[1].text == "Ana's mug", 'its name in RViz')
     if known:
         point = best.position.point
         assert [point.x, point.y, point.z] == pytest.approx([0.4, -0.1, 2.0], abs=0.02)

@@ -216,7 +216,7 @@ def test_markers_are_where_depth_places_what_the_frame_shows() -> None:
         track(8, TrackStatus.TRACKED, 1),
         track(9, TrackStatus.LOST, -1),
     ]
-    msg = deserialize_message(serialize_message(markers(tracks, o)), MarkerArray)
+    msg = deserialize_message(serialize_message(markers(tracks, o, {'object-2': 'other'})), MarkerArray)
     balls, names = msg.markers[::2], msg.markers[1::2]
     assert [(m.ns, m.id, m.text) for m in balls] == [
         ('front/objects', 7, 'object-1'),
@@ -230,9 +230,11 @@ def test_markers_are_where_depth_places_what_the_frame_shows() -> None:
         assert marker.scale.x > 0 and marker.color.a > 0 and marker.lifetime.sec == 1
     assert all(n.pose.position.y < b.pose.position.y for n, b in zip(names, balls, strict=True))  # above it
     again = [track(11, TrackStatus.TRACKED, 3, object_id='object-1'), tracks[1]]
-    first, _, other, _ = markers(again, o).markers
-    assert first.color == markers(tracks, o).markers[0].color != other.color
-    assert not markers(tracks, observation(positions=False)).markers
+    first, named, other, _ = markers(again, o, {'object-1': "Ana's mug"}).markers
+    assert named.text == "Ana's mug" and first.id == 11
+    unnamed, text, *_ = markers(tracks, o, {'object-1': ''}).markers
+    assert text.text == 'object-1' and first.color == unnamed.color != other.color
+    assert not markers(tracks, observation(positions=False), {}).markers
 
 
 def test_status_values_are_the_messages() -> None:

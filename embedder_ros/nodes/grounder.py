@@ -173,7 +173,8 @@ class Grounder(LifecycleNode):
         self.scene.recognised(observation.camera, tracks)
         self._tracks.publish(messages.tracks_to_msg(tracks, observation))
         if self._markers.get_subscription_count():
-            self._markers.publish(markers(tracks, observation))
+            names = self.memory_server.names(track.object_id for track in tracks)
+            self._markers.publish(markers(tracks, observation, names))
         self._follow.on_frame(observation, tracks)
 
     async def _on_find(self, request: Find.Request, response: Find.Response) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -103,6 +103,14 @@ class MemoryServer:
         if known is None:
             raise UserError(f"no remembered object '{object_id}'; see service list_objects")
         return known
+
+    def names(self, object_ids: Iterable[str]) -> dict[str, str]:
+        """What remembered objects are called, by their ids; without a memory, nothing."""
+        memory = self._memory
+        if memory is None:
+            return {}
+        known = (memory.get(object_id) for object_id in object_ids if object_id)
+        return {one.object_id: one.name for one in known if one is not None}
 
     def flush(self) -> None:
         """Write what is not yet written."""
