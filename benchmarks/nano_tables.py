@@ -30,7 +30,7 @@ PARTS = {
     'part: knob': '"the knob"',
 }
 ABSENT = {'absent': 'things', 'absent colour': 'colours of things that are there'}
-ENDED = ('n', 'boxed', 'first', '95 %', 'found', 'wrong', 'ambiguous')
+ENDED = ('n', 'boxed', 'first', '95 %', 'found', 'loose', 'wrong', 'ambiguous')
 Row = list[object]
 
 
@@ -82,7 +82,7 @@ def parts(splits: Mapping[str, Any]) -> Iterator[Row]:
 def ended(row: Mapping[str, Any]) -> Row:
     """How many questions there were and how they ended, as ENDED names it."""
     first = row['first']
-    shares = (share(row[kind]) for kind in ('found', 'wrong', 'ambiguous'))
+    shares = (share(row[kind]) for kind in ('found', 'loose', 'wrong', 'ambiguous'))
     return [first['count'], share(row['boxed']), share(first), interval(first), *shares]
 
 

@@ -254,6 +254,16 @@ def test_named_boxes_end_at_the_photos_edges_and_may_be_none(pipeline: Pipeline,
     assert named.evaluate(pipeline, photos, folder).first.count == 1
 
 
+@pytest.mark.parametrize(('share', 'ends'), [(0.8, 'found'), (0.3, 'loose'), (0.1, 'wrong')])
+def test_named_boxes_that_are_covered_a_little(pipeline: Pipeline, folder: Path, share: float, ends: str) -> None:
+    """FOUND on the thing by a loose box is told from FOUND on something else."""
+    x0, y0, x1, y1 = RED
+    labelled = [x0, y0, x0 + (x1 - x0) * share, y1]
+    photos = named.read_photos(write(folder, [{'image': 'a.png', 'objects': [{'name': 'red', 'box': labelled}]}]))
+    result = named.evaluate(pipeline, photos, folder)
+    assert [n for n in ('found', 'loose', 'wrong') if getattr(result, n).right] == [ends]
+
+
 def test_an_interval_is_wilsons() -> None:
     assert interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert interval(0, 0) == (0, 1) and interval(10, 10)[1] == 1

@@ -173,6 +173,20 @@ def test_false_found_and_area_of_what_is_not_there() -> None:
     assert ended['found'].value == 1 and ended['wrong'].value == 0
 
 
+def test_found_on_the_thing_by_a_loose_box_is_told_from_found_elsewhere() -> None:
+    ends = [
+        (0.8, 0.9),
+        (0.49, 0.9),
+        (0.2, 0.9),
+        (0.19, 0.9),
+        (0.0, 0.9),
+        (0.3, 0.05),
+    ]  # IoU and score; FOUND but the last
+    results = [Result('noun', True, iou >= 0.5, True, score, score, str(i), iou) for i, (iou, score) in enumerate(ends)]
+    ended = measures.grounding(results, CALIBRATION)
+    assert [ended[n].value for n in ('found', 'loose', 'wrong')] == pytest.approx([1 / 6, 2 / 6, 2 / 6])
+
+
 def test_recall_counts_the_first_boxes() -> None:
     found = measures.recall([Boxed(u, 'things', place) for u, place in zip('abcd', (0, 29, 64, 100), strict=True)])
     assert [found[n].value for n in ('30', '64', '100')] == [0.5, 0.5, 0.75]
@@ -317,7 +331,7 @@ def test_the_report_on_drawn_blobs_is_known(
     assert cli.main(['evaluate', 'splits', f'photos:{tmp_path}/set.json', '--json']) == 0
     split = json.loads(capsys.readouterr().out)['splits']['photos:set.json']
     asked = split['grounding']['all']
-    assert [asked[n]['value'] for n in ('boxed', 'first', 'found', 'wrong', 'ambiguous')] == [1, 1, 1, 0, 0]
+    assert [asked[n]['value'] for n in ('boxed', 'first', 'found', 'loose', 'wrong', 'ambiguous')] == [1, 1, 1, 0, 0, 0]
     assert asked['first']['count'] == 12 and asked['iou of first']['value'] == pytest.approx(1)
     assert [split['given boxes']['all'][n]['value'] for n in ('annotated only', 'chance')] == [1, 0.5]
     absent = split['not there']['absent']

@@ -134,6 +134,15 @@ def test_a_nested_box_is_no_rival_but_listed() -> None:
     assert ask(observation((drawer, 0.7, 0.9), (beside, 0.7, 0.88))).outcome is Outcome.AMBIGUOUS
 
 
+def test_another_box_in_the_same_place_is_no_rival() -> None:
+    """Half of a mug with what is beside it: IoU .33, and whoever goes there finds the mug."""
+    beside = (50, 0, 150, 100)
+    answer = ask(observation((LEFT, 0.7, 0.9), (beside, 0.7, 0.9)))
+    assert (answer.outcome, [c.row for c in answer.candidates]) == (Outcome.FOUND, [0, 1])
+    apart = (51, 0, 151, 100)
+    assert ask(observation((LEFT, 0.7, 0.9), (apart, 0.7, 0.9))).outcome is Outcome.AMBIGUOUS
+
+
 def test_a_neighbour_that_overlaps_a_little_is_a_rival() -> None:
     answer = ask(observation((LEFT, 0.7, 0.9), ((60, 0, 160, 100), 0.7, 0.9)))
     assert (answer.outcome, len(answer.candidates)) == (Outcome.AMBIGUOUS, 2)

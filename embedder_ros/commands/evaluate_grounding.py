@@ -15,7 +15,8 @@ from embedder_ros.commands import options as build
 _MEANING = {
     'first': 'own boxes: the right thing is first',
     'found': 'own boxes: FOUND, and right',
-    'wrong': 'own boxes: FOUND, and wrong',
+    'loose': 'own boxes: FOUND on it, IoU below 0.5',
+    'wrong': 'own boxes: FOUND on something else',
     'ambiguous': 'own boxes: AMBIGUOUS',
     'boxed': 'own boxes: some box covers it',
     'given': 'two given boxes or more: the right one is first',

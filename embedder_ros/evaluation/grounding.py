@@ -12,6 +12,7 @@ from embedder_ros.grounding.ground import ground
 from embedder_ros.types import Calibration, FloatArray, Observation, box_iou
 
 RIGHT_IOU = 0.5  # overlap with a labelled box that counts as found
+ON_IOU = 0.2  # overlap with a labelled box from which an answer is on the thing, however loosely
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from embedder_ros.evaluation.estimates import Estimate, auroc, bootstrap, mean, rank_correlation, share
-from embedder_ros.evaluation.grounding import RIGHT_IOU, Question, Result, answer, first_row
+from embedder_ros.evaluation.grounding import ON_IOU, RIGHT_IOU, Question, Result, answer, first_row
 from embedder_ros.evaluation.looks import PROPOSED, Look, look, shaken, strays
 from embedder_ros.evaluation.questions import Asked
 from embedder_ros.evaluation.sightings import View
@@ -219,14 +219,18 @@ def grounding(results: Sequence[Result], calibration: Calibration) -> dict[str, 
     """How questions about what is there end, as shares of them, and how well the first candidate's box fits.
 
     boxed: some own box covers the thing. first: it is ranked first, thresholds aside. found: answered FOUND and right.
-    wrong: answered FOUND on something else. ambiguous: answered AMBIGUOUS. The rest is NOT_FOUND.
+    loose: answered FOUND on the thing, with a box that fits it too badly to count. wrong: answered FOUND on something
+    else. ambiguous: answered AMBIGUOUS. The rest is NOT_FOUND.
     """
     units = [r.unit for r in results]
+    missed = [r.found(calibration) and not r.right for r in results]
+    on_it = [r.iou >= ON_IOU for r in results]
     return {
         'boxed': share([r.boxed for r in results], units),
         'first': share([r.right for r in results], units),
         'found': share([r.found(calibration) and r.right for r in results], units),
-        'wrong': share([r.found(calibration) and not r.right for r in results], units),
+        'loose': share([miss and on for miss, on in zip(missed, on_it, strict=True)], units),
+        'wrong': share([miss and not on for miss, on in zip(missed, on_it, strict=True)], units),
         'ambiguous': share([r.ambiguous(calibration) for r in results], units),
         'iou of first': mean([r.iou for r in results], units),
     }

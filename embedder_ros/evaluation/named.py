@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from embedder_ros.evaluation.estimates import share
-from embedder_ros.evaluation.grounding import RIGHT_IOU, first_row, overlap
+from embedder_ros.evaluation.grounding import ON_IOU, RIGHT_IOU, first_row, overlap
 from embedder_ros.evaluation.images import load, read_json, take, xyxy
 from embedder_ros.evaluation.looks import look, strays
 from embedder_ros.grounding.ground import ground
@@ -75,7 +75,8 @@ class Result:
     Attributes:
         first: own boxes, thresholds aside: the first candidate covers the thing by IoU 0.5.
         found: own boxes: answered FOUND, and right.
-        wrong: own boxes: answered FOUND, and wrong.
+        loose: own boxes: answered FOUND on the thing, by a box that covers it by less than IoU 0.5.
+        wrong: own boxes: answered FOUND on something else.
         ambiguous: own boxes: answered AMBIGUOUS.
         boxed: any own box covers the thing.
         given: the right one of the given boxes is first, where there are at least two.
@@ -84,6 +85,7 @@ class Result:
 
     first: Tally = field(default_factory=Tally)
     found: Tally = field(default_factory=Tally)
+    loose: Tally = field(default_factory=Tally)
     wrong: Tally = field(default_factory=Tally)
     ambiguous: Tally = field(default_factory=Tally)
     boxed: Tally = field(default_factory=Tally)
@@ -147,10 +149,12 @@ def asked(photo: Photo) -> Iterator[tuple[str, list[int]]]:
 def _own(result: Result, query: FloatArray, own: Observation, boxes: FloatArray, calibration: Calibration) -> None:
     answer = ground(query, [own], calibration)
     covers = box_iou(own.boxes, boxes).max(axis=1, initial=0.0) >= RIGHT_IOU
-    right = bool(answer.candidates) and overlap(answer.candidates[0].box, boxes) >= RIGHT_IOU
+    iou = overlap(answer.candidates[0].box, boxes) if answer.candidates else 0.0
+    right = iou >= RIGHT_IOU
     found = answer.outcome is Outcome.FOUND
     result.boxed.add(bool(covers.any()), own.camera)
     result.first.add(right, own.camera)
     result.found.add(found and right, own.camera)
-    result.wrong.add(found and not right, own.camera)
+    result.loose.add(found and ON_IOU <= iou < RIGHT_IOU, own.camera)
+    result.wrong.add(found and iou < ON_IOU, own.camera)
     result.ambiguous.add(answer.outcome is Outcome.AMBIGUOUS, own.camera)

@@ -29,8 +29,13 @@ from embedder_ros.types import (
 # same thing; lowering it hides a neighbour.
 SAME_IOU = 0.45
 # Share of the smaller box inside the larger from which they are nested: a handle on its drawer, a mug without its
-# handle. Nested boxes are listed as candidates of their own, but they are the same place, so they are no rivals.
+# handle.
 NESTED = 0.8
+# Share of the smaller box inside the larger from which both are one place: listed as candidates of their own, but no
+# rivals, since whoever goes there finds what was asked for. On real photos most rivals of a right answer were other
+# boxes on the same thing. Raising it makes answers ambiguous with themselves, lowering it hides that a thing stands in
+# front of another of its kind.
+ONE_PLACE = 0.5
 # Overlap with an answer's best box from which other boxes have a say in where it is (box voting, Gidaris and Komodakis
 # 2015), each by the square of its score: by the score itself the many loose boxes outvote the few tight ones. Raising
 # it to 1 keeps the best box as it is; lowering it lets neighbours of the same kind pull at it.
@@ -186,7 +191,7 @@ def _judge(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[O
     if not candidates:
         return Outcome.NOT_FOUND, 'no_objects', 0.0
     best = candidates[0]
-    rivals = (c for c in candidates[1:] if c.camera == best.camera and not nested(best.box, c.box)[0, 0])
+    rivals = (c for c in candidates[1:] if c.camera == best.camera and not nested(best.box, c.box, ONE_PLACE)[0, 0])
     margin = best.score - next((c.score for c in rivals), 0.0)
     if best.score < calibration.found:
         return Outcome.NOT_FOUND, 'below_threshold', margin
@@ -195,13 +200,13 @@ def _judge(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[O
     return Outcome.FOUND, 'found', margin
 
 
-def nested(a: FloatArray, b: FloatArray) -> NDArray[np.bool_]:
-    """Which boxes of a (N, 4) and b (M, 4) lie in one another, see NESTED; (N, M)."""
+def nested(a: FloatArray, b: FloatArray, share: float = NESTED) -> NDArray[np.bool_]:
+    """Which boxes of a (N, 4) and b (M, 4) have at least this share of the smaller one in the larger; (N, M)."""
     a, b = a.reshape(-1, 4), b.reshape(-1, 4)
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=2)
     smaller = np.minimum.outer((a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1))
-    inside: NDArray[np.bool_] = shared >= NESTED * smaller
+    inside: NDArray[np.bool_] = shared >= share * smaller
     return inside
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from embedder_ros.evaluation.grounding import Question, Result, answer
+from embedder_ros.evaluation.grounding import ON_IOU, Question, Result, answer
 from embedder_ros.evaluation.sightings import Return, View, returns
 from embedder_ros.evaluation.splits import SPLITS, Item, open_split
 from embedder_ros.models.registry import load_model
@@ -33,7 +33,7 @@ ASKED = 0.25  # worth of AMBIGUOUS where one thing is meant and first: its user 
 # may be AMBIGUOUS; scenes not fitted on have up to twice as much.
 FALSE, UNSURE = {'absent': 0.02, 'absent colour': 0.05}, 0.05
 FOUND, MARGIN = np.linspace(0.02, 0.6, 59), np.linspace(0.0, 0.4, 41)  # thresholds that are tried
-RIGHT, WRONG_BOX = 0.6, 0.2  # IoU from which a box shows the thing, and below which it does not
+SHOWS = 0.6  # IoU from which a box shows the thing; below ON_IOU it does not
 
 Pair = tuple[np.ndarray, np.ndarray]  # cosines and whether they are of what is meant
 
@@ -109,9 +109,9 @@ def object_pairs(questions: Sequence[Question]) -> Pair:
         if not len(q.observation):
             continue
         overlap = box_iou(q.observation.boxes, q.boxes).max(axis=1, initial=0.0)
-        clear = (overlap > RIGHT) | (overlap < WRONG_BOX)
+        clear = (overlap > SHOWS) | (overlap < ON_IOU)
         cosine.append((q.observation.embeddings @ q.query)[clear])
-        right.append(overlap[clear] > RIGHT)
+        right.append(overlap[clear] > SHOWS)
     return np.concatenate(cosine), np.concatenate(right)
 
 
