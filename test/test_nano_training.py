@@ -6,6 +6,7 @@ Needs torch and onnx.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -27,7 +28,17 @@ from embedder_ros.models.nano.layout import IDENTITY, MEANING  # noqa: E402
 from embedder_ros.models.nano.proposer import MAPS, NanoProposer  # noqa: E402
 from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
-from embedder_ros.training import export, extract, localise, photos, restore, train, train_identity, train_proposals  # noqa: E402
+from embedder_ros.training import (  # noqa: E402
+    export,
+    extract,
+    localise,
+    loop,
+    photos,
+    restore,
+    train,
+    train_identity,
+    train_proposals,
+)
 from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, settle, shades  # noqa: E402
 from embedder_ros.training.photos import Sample, Single, Thing, alone, altered, mosaics, recoloured  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
@@ -322,6 +333,43 @@ def test_restored_batch_norms_settle_without_changing_anything(data: Path) -> No
     torch.testing.assert_close(looks(), before, atol=1e-4, rtol=0)
     crops.train().pixels[0].eval()
     assert (looks() * before).sum(1).mean() > 0.99
+
+
+def test_a_stopped_stage_goes_on_where_it_was(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each network is stopped in its third step and its stage started again: all is as if it had run at once."""
+    monkeypatch.setattr(loop, 'KEEP', 1)
+    names = {'classes': 1000, 'coco': 80}
+    for name, count in names.items():
+        (tmp_path / name).write_text('\n'.join(f'{name} {n}' for n in range(count)))
+    words = [f'--vocabulary={WEIGHTS / "vocab.txt"}', *(f'--{name}={tmp_path / name}' for name in names)]
+    stages: dict[str, tuple[Callable[[], None], list[str]]] = {
+        'proposals': (train_proposals.main, ['--out']),
+        'head': (train.main, [*words, '--out']),
+        'identity': (train_identity.main, ['--crop-steps=3', '--trained']),
+    }
+    write = loop.Kept.write
+
+    def run(stage: str, out: Path, stopped: str = '') -> None:
+        def stopping(kept: loop.Kept, state: dict[str, object]) -> None:
+            write(kept, state)
+            if kept.path.stem == stopped and state['step'] == 2:
+                raise KeyboardInterrupt
+
+        main, arguments = stages[stage]
+        monkeypatch.setattr(loop.Kept, 'write', stopping)
+        monkeypatch.setattr('sys.argv', [stage, f'--data={data}', '--steps=3', *arguments, str(out)])
+        with pytest.raises(KeyboardInterrupt) if stopped else contextlib.nullcontext():
+            main()
+
+    networks = {'proposals': ['proposals'], 'head': ['head'], 'identity': ['individual', 'crops']}
+    for stage, kept in networks.items():
+        for network in (*kept, ''):
+            run(stage, tmp_path / 'stopped', network)
+        run(stage, tmp_path / 'at_once')
+    for file in ('proposals.pt', 'head.pt', 'texts.pt', 'crops.pt'):
+        got, want = (torch.load(tmp_path / out / file) for out in ('stopped', 'at_once'))
+        assert all(torch.equal(got[name], want[name]) for name in want), file
+    assert not list(tmp_path.glob('*/*.part'))
 
 
 def test_restored_proposals_are_what_training_goes_on_from(data: Path, tmp_path: Path) -> None:

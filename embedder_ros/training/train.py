@@ -5,7 +5,7 @@
 
 Losses (MODELS.md 1.10, smaller): sigmoid-focal region loss, softmax over objects and over phrases, IoU loss on every
 box, InfoNCE between two views of one individual, and the whole image against what it shows. Writes head.pt, texts.pt
-and known.json.
+and known.json; stopped and started again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
 from embedder_ros.models.nano.colour import COLOURS
 from embedder_ros.models.nano.layout import CLASSES_DIM
+from embedder_ros.training import loop
 from embedder_ros.training.extract import overlaps
+from embedder_ros.training.loop import Kept
 from embedder_ros.training.losses import focal_terms
 from embedder_ros.training.network import Head, Texts, bounded
 from embedder_ros.training.photos import owners, spoken_names
@@ -83,7 +85,9 @@ def main() -> None:
     torch.set_num_threads(2)
     examples = [load(path) for folder in args.data for path in tqdm(sorted(folder.glob('*.json')), desc=str(folder))]
     bank = Bank(args.vocabulary, spoken_names(args.classes, args.coco), args.out / 'phrases.npz')
-    head, texts = fit(examples, bank, args.steps, args.start, args.rate)
+    run = {'data': [str(d) for d in args.data], 'frames': len(examples), 'steps': args.steps, 'rate': args.rate}
+    kept = Kept(args.out / 'head.part', run | {'start': str(args.start)})
+    head, texts = fit(examples, bank, args.steps, args.start, args.rate, kept)
     bank.save()
     torch.save(head.state_dict(), args.out / 'head.pt')
     torch.save(texts.state_dict(), args.out / 'texts.pt')
@@ -119,7 +123,12 @@ def often(examples: list[Example]) -> list[str]:
 
 
 def fit(
-    examples: list[Example], bank: Bank, steps: int, start: Path | None = None, rate: float = RATE
+    examples: list[Example],
+    bank: Bank,
+    steps: int,
+    start: Path | None = None,
+    rate: float = RATE,
+    kept: Kept | None = None,
 ) -> tuple[Head, Texts]:
     """Train both sides for `steps` steps, from nothing or from the files in folder `start`."""
     head, texts = Head(), Texts(int(bank.class_rows.max()) + 1)
@@ -134,24 +143,12 @@ def fit(
     pairs = [g for g in groups.values() if len(g) > 1]
     singles = [e for e in examples if not e.group]
     vocabulary, rng = nouns(examples), np.random.default_rng(0)
-    parameters = [*head.parameters(), *texts.parameters()]
-    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.1)
-    head.train()
-    progress = trange(steps, desc='train')
-    mean: dict[str, float] = {}
-    for step in progress:
-        batch = pack(draw(pairs, singles, rng), rng)
-        losses = step_losses(head, texts, batch, bank, vocabulary, rng)
-        optimiser.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        schedule.step()
-        for name, value in losses.items():
-            mean[name] = 0.97 * mean.get(name, float(value.detach())) + 0.03 * float(value.detach())
-        if step % 50 == 49:
-            progress.write(' '.join(f'{name} {value:.3f}' for name, value in mean.items()))
+
+    def losses(_: int) -> dict[str, Tensor]:
+        return step_losses(head, texts, pack(draw(pairs, singles, rng), rng), bank, vocabulary, rng)
+
+    both = nn.ModuleList([head, texts]).train()
+    loop.fit(both, losses, steps, rate, rng, decay=0.05, rise=0.1, clip=1.0, kept=kept)
     return head.eval(), texts.eval()
 
 

@@ -7,6 +7,7 @@ As VisME does (MODELS.md 4), an individual is at most once in a batch, as two vi
 structured: whole scenes enter a batch together, and each scene holds the same kind in another colour and other kinds in
 the same colour. The two are trained apart: each errs in its own way, and together they tell new individuals apart
 better than one network on both. Rewrites OUT/head.pt and OUT/crops.pt and goes on from them; a quarter of an hour.
+Stopped and started again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
 from embedder_ros.models.nano.colour import HISTOGRAM
+from embedder_ros.training import loop
 from embedder_ros.training.export import HISTOGRAM_SHARE, INDIVIDUAL_SHARE
+from embedder_ros.training.loop import Kept
 from embedder_ros.training.network import Crops, Head, settle, shades
 from embedder_ros.training.photos import shared_look
 from embedder_ros.training.train import Example, load, pack_all
@@ -77,13 +80,17 @@ def main() -> None:
     for folder in args.data:
         labels = tqdm(sorted(folder.glob('*.json')), desc=str(folder))
         sources.append(gather(head.eval(), (load(path, 'crops') for path in labels)))
-    fit(head.individual, by_meaning, sources, args.steps, 1e-3)
-    torch.save(head.state_dict(), args.trained / 'head.pt')
+    run = {'data': [str(d) for d in args.data], 'views': [len(s.frame) for s in sources]}
+    pixels = Kept(args.trained / 'crops.part', run | {'steps': args.crop_steps})
+    if not pixels.path.exists():
+        meaning = Kept(args.trained / 'individual.part', run | {'steps': args.steps})
+        fit(head.individual, by_meaning, sources, args.steps, 1e-3, meaning)
+        torch.save(head.state_dict(), args.trained / 'head.pt')
     if (args.trained / 'crops.pt').exists():
         crops.load_state_dict(torch.load(args.trained / 'crops.pt'))
         rows = np.random.default_rng(0).permutation(len(sources[0].frame))[:SETTLED]
         settle(crops, lambda: by_pixels(crops, sources[0], rows))
-    fit(crops, by_pixels, sources, args.crop_steps, 2e-3)
+    fit(crops, by_pixels, sources, args.crop_steps, 2e-3, pixels)
     torch.save(crops.state_dict(), args.trained / 'crops.pt')
 
 
@@ -136,23 +143,18 @@ def by_pixels(crops: nn.Module, views: Views, rows: np.ndarray) -> Tensor:
     return crops(pixels, views.shades[rows], views.geometry[rows])
 
 
-def fit(network: nn.Module, looks: Looks, sources: Sequence[Views], steps: int, rate: float) -> None:
+def fit(
+    network: nn.Module, looks: Looks, sources: Sequence[Views], steps: int, rate: float, kept: Kept | None = None
+) -> None:
     """Train for `steps` steps, up to step size `rate`, on each source in turn."""
     rng = np.random.default_rng(0)
-    optimiser = torch.optim.AdamW(network.train().parameters(), rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1, pct_start=0.1)
-    progress, mean = trange(steps, desc='identity'), 0.0
-    for step in progress:
+
+    def losses(step: int) -> dict[str, Tensor]:
         views = sources[step % len(sources)]
         first, second, twins = pairs(views, rng)
-        loss = contrast(looks(network, views, np.concatenate([first, second])), twins)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        mean = 0.98 * mean + 0.02 * float(loss.detach()) if step else float(loss.detach())
-        if step % 50 == 49:
-            progress.write(f'identity {mean:.3f}')
+        return {'identity': contrast(looks(network, views, np.concatenate([first, second])), twins)}
+
+    loop.fit(network.train(), losses, steps, rate, rng, decay=0.02, rise=0.1, kept=kept)
     network.eval()
 
 

@@ -5,7 +5,7 @@
 
 Frames need `--maps` in stage 1; all are kept in memory, 3 MB each. Labels are the rendered objects and parts; on
 photos, where only some things are labelled, the detector's confident boxes are added as a teacher's. Writes
-proposals.pt.
+proposals.pt; stopped and started again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
 from embedder_ros.models.nano.proposer import MAPS
+from embedder_ros.training import loop
+from embedder_ros.training.loop import Kept
 from embedder_ros.training.network import Proposals, settle
 
 STRIDES = tuple(int(name[1:]) for name in MAPS)
@@ -67,8 +69,10 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(2)
-    network = fit(load_all(args.data), args.steps, args.start, rate=args.rate, only_fine=args.only_fine, seed=args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
+    frames = load_all(args.data)
+    asked = {name: str(value) for name, value in vars(args).items() if name != 'out'}
+    kept = Kept(args.out / 'proposals.part', asked | {'frames': len(frames)})
+    network = fit(frames, args.steps, args.start, rate=args.rate, only_fine=args.only_fine, seed=args.seed, kept=kept)
     torch.save(network.state_dict(), args.out / 'proposals.pt')
 
 
@@ -110,6 +114,7 @@ def fit(
     rate: float = RATE,
     only_fine: bool = False,
     seed: int = 0,
+    kept: Kept | None = None,
 ) -> Proposals:
     """Train for `steps` steps, up to step size `rate`, from nothing or from another run's or `restore`'s file.
 
@@ -122,23 +127,15 @@ def fit(
         network.load_state_dict(torch.load(start / 'proposals.pt'))
         shown = inputs([frames[i] for i in rng.integers(0, len(frames), SETTLED)])
         settle(part, lambda: network(*shown))
-    part.train().requires_grad_(True)
-    optimiser = torch.optim.AdamW(part.parameters(), rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + 1)
-    progress, mean = trange(steps, desc='proposals'), 0.0
-    for step in progress:
+
+    def of_step(_: int) -> dict[str, Tensor]:
         chosen = [frames[i] for i in rng.integers(0, len(frames), WINDOWS if only_fine else BATCH)]
         if only_fine:
             chosen = [window(frame, rng) for frame in chosen]
-        loss = losses(network(*inputs(chosen)), [f.boxes for f in chosen], [f.complete for f in chosen])
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-        mean = 0.97 * mean + 0.03 * float(loss.detach()) if step else float(loss.detach())
-        if step % 50 == 49:
-            progress.write(f'loss {mean:.3f}')
+        out = network(*inputs(chosen))
+        return {'boxes': losses(out, [f.boxes for f in chosen], [f.complete for f in chosen])}
+
+    loop.fit(part.train().requires_grad_(True), of_step, steps, rate, rng, decay=0.01, clip=5.0, kept=kept)
     return network.eval()
 
 
