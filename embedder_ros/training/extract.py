@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument(
         '--maps', action='store_true', help='also keep the image and feature maps, for the proposal head'
     )
+    parser.add_argument('--frames', type=int, help='most frames; all')
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args()
     encoder = ImageEncoder(args.weights, device='cpu', threads=2)
@@ -66,7 +68,8 @@ def main() -> None:
     proposer = NanoProposer(args.weights, device='cpu', threads=2) if has_head else None
     coco = coco_names(args.coco) if args.coco else []
     args.out.mkdir(parents=True, exist_ok=True)
-    for sample in tqdm(samples(args.source, args.photos, args.classes, args.copies), desc=args.source):
+    found = islice(samples(args.source, args.photos, args.classes, args.copies), args.frames)
+    for sample in tqdm(found, desc=args.source):
         if not (args.out / f'{sample.key}.json').exists():
             keep(sample, encoder, proposer, args.out, coco=coco, maps=args.maps)
 
