@@ -55,7 +55,10 @@ def main() -> None:
             boxes(splits),
         ),
         table(('frames', 'view', 'n', 'first in the frame', 'pool', 'first in the pool', '95 %'), individuals(splits)),
-        table(('', 'encode', 'propose', 'embed', 'whole frame', 'new text', 'known text'), cost(measured['cost'])),
+        table(
+            ('', 'encode', 'propose', 'embed', 'whole frame', 'new text', 'known text', 'peak memory, MiB'),
+            cost(measured['cost']),
+        ),
     )
     print('\n\n'.join('\n'.join(lines) for lines in tables))
 
@@ -116,11 +119,12 @@ def individuals(splits: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def cost(measured: Mapping[str, Any]) -> Iterator[Row]:
-    """Time per stage."""
+    """Time per stage, and what the process took at most."""
     for quantile in ('p50', 'p95'):
         stages = [measured['ms'][stage][quantile] for stage in ('encode', 'propose', 'embed', 'frame')]
         texts = [measured['text_ms'][text][quantile] for text in ('new', 'known')]
-        yield [f'{quantile}, ms', *(f'{value:.3g}' for value in (*stages, *texts))]
+        memory = measured['peak_memory_mib'] if quantile == 'p50' else ''
+        yield [f'{quantile}, ms', *(f'{value:.3g}' for value in (*stages, *texts)), memory]
 
 
 def share(row: Mapping[str, Any], digits: int = 2) -> str:
