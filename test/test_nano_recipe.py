@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from embedder_ros.training import recipe
-from embedder_ros.training.recipe import Stage
 
 ARGUMENTS = ['--work=w', '--nanodet=n.json', '--photos=p', '--classes=c.txt', '--coco=o.txt', '--list']
 
@@ -65,10 +64,10 @@ def test_a_failed_recipe_goes_on_where_it_was(tmp_path: Path, capfd: pytest.Capt
     first, copied = tmp_path / 'first.json', tmp_path / 'copied.json'
     first.write_text('{"a": 1}')
     tool = 'json.tool'
-    stages = [
-        Stage('copy', ((tool, str(first), str(copied)),)),
-        Stage('both', ((tool, str(copied)), (tool, str(missing)))),
-        Stage('last', ((tool, str(missing), str(tmp_path / 'last.json')),)),
+    stages: list[recipe.Stage] = [
+        ('copy', [(tool, str(first), str(copied))]),
+        ('both', [(tool, str(copied)), (tool, str(missing))]),
+        ('last', [(tool, str(missing), str(tmp_path / 'last.json'))]),
     ]
     with pytest.raises(SystemExit, match=f'both: this failed.*\\n{tool} {missing}$'):
         recipe.run(stages, work)

@@ -44,7 +44,7 @@ class Kept:
         """What is kept, if anything. Raises UserError when it is another run's."""
         if not self.path.exists():
             return None
-        state: dict[str, Any] = torch.load(self.path, weights_only=False)
+        state: dict[str, Any] = torch.load(self.path)
         if state['settings'] != dict(self.settings):
             raise UserError(
                 f'{self.path} keeps a run with {state["settings"]}, this one has {dict(self.settings)}: '

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from embedder_ros.models import nano
@@ -27,19 +26,11 @@ from embedder_ros.models import nano
 TRAINING = 'embedder_ros.training'
 BESIDE = 2  # commands of a stage that run at a time: each keeps about one core busy
 ROOMS, VALIDATION_ROOMS = 80, 6
+PHOTOS = ('kitchen', 'mosaic', 'alone')  # sources that need the private photos, and names for what is in them
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Commands that do not wait for each other.
-
-    Attributes:
-        name: of the file that says that it is through.
-        commands: a module and its arguments each.
-    """
-
-    name: str
-    commands: tuple[tuple[str, ...], ...]
+Command = tuple[str, ...]  # a module and its arguments
+Stage = tuple[str, list[Command]]  # a name, and commands that do not wait for each other
 
 
 def main() -> None:
@@ -55,8 +46,8 @@ def main() -> None:
     args = parser.parse_args()
     found = list(stages(args))
     if args.list:
-        for stage in found:
-            print(f'# {stage.name}', *(shlex.join(['python', '-m', *c]) for c in stage.commands), sep='\n')
+        for name, commands in found:
+            print(f'# {name}', *(shlex.join(['python', '-m', *c]) for c in commands), sep='\n')
         return
     run(found, args.work)
 
@@ -68,59 +59,58 @@ def stages(args: argparse.Namespace) -> Iterator[Stage]:
     def count(whole: int, least: int = 1) -> str:
         return str(max(least, round(whole * args.share)))
 
-    def scenes(out: str, number: int, seed: int, *more: str) -> tuple[str, ...]:
+    def scenes(out: str, number: int, seed: int, *more: str) -> Command:
         size = ('--scenes', count(number), '--seed', str(seed), '--arrangements', '1')
         return f'{TRAINING}.scenes.dataset', '--out', f'{work}/{out}', *size, *more
 
-    def rooms(out: str, number: str, seed: int, *more: str) -> tuple[str, ...]:
+    def rooms(out: str, number: str, seed: int, *more: str) -> Command:
         return f'{TRAINING}.scenes.reid_bags', '--out', f'{work}/{out}', '--scenes', number, '--seed', str(seed), *more
 
     weights, trained, names = f'{work}/weights', f'{work}/trained', ('--classes', str(args.classes))
     words = (*names, '--coco', str(args.coco))
     inside, outside = count(ROOMS), count(VALIDATION_ROOMS)
 
-    def see(source: str, out: str, *more: str) -> tuple[str, ...]:
+    def see(source: str, out: str, *more: str) -> Command:
         photos = ('--photos', str(args.photos), *words) if source.partition(':')[0] in PHOTOS else ()
         return (
             f'{TRAINING}.extract', '--weights', weights, '--source', source, *photos, '--out', f'{work}/{out}', *more
         )  # fmt: skip
 
-    def data(folder: str, *kinds: str) -> tuple[str, ...]:
+    def data(folder: str, *kinds: str) -> Command:
         return '--data', *(f'{work}/{folder}/{kind}' for kind in kinds)
 
-    yield Stage(
+    yield (
         'render',
-        (
+        [
             scenes('train', 340, 1),
             scenes('more', 340, 11),
             scenes('packed', 240, 41, '--packages'),
             scenes('validation', 24, 2, '--held-out'),
             rooms('rooms', inside, 21, '--trained-shapes', '--frames', '2'),
             rooms('validation_rooms', outside, 11),
-        ),
+        ],
     )
-    yield Stage('convert', ((f'{TRAINING}.convert', '--nanodet', str(args.nanodet), '--out', weights),))
+    yield 'convert', [(f'{TRAINING}.convert', '--nanodet', str(args.nanodet), '--out', weights)]
     kitchen, copies = f'kitchen:{args.photos}/kitchen', ('--copies', '2', '--frames', count(1602, 4))
-    yield Stage(
+    yield (
         'maps',
-        (
+        [
             see(f'render:{work}/train', 'maps/scenes', '--maps'),
             see(kitchen, 'maps/kitchen', *copies, '--maps'),
             see(f'mosaic:{count(500, 4)}:3', 'maps/mosaic', '--maps'),
             see(f'recoloured:{work}/train', 'maps/recoloured', '--maps'),
-        ),
+        ],
     )
-    proposals, to = f'{TRAINING}.train_proposals', ('--out', trained)
-    shown = data('maps', 'scenes', 'kitchen', 'mosaic')
-    yield Stage('proposals', ((proposals, *shown, '--steps', count(1650), *to),))
+    proposals = (f'{TRAINING}.train_proposals', '--out', trained)
+    shown = ('scenes', 'kitchen', 'mosaic')
+    yield 'proposals', [(*proposals, *data('maps', *shown), '--steps', count(1650))]
     finest = ('--only-fine', '--start', trained, '--steps', count(2350))
-    yield Stage('finest', ((proposals, *shown, f'{work}/maps/recoloured', *finest, *to),))
+    yield 'finest', [(*proposals, *data('maps', *shown, 'recoloured'), *finest)]
     export = (f'{TRAINING}.export', '--trained', trained, '--out', weights, *words)
-    seen = ('scenes', 'more', 'packed', 'kitchen', 'mosaic', 'alone')
-    yield Stage('boxes', ((*export, *data('maps', 'scenes')),))
-    yield Stage(
+    yield 'boxes', [(*export, *data('maps', 'scenes'))]
+    yield (
         'regions',
-        (
+        [
             see(f'render:{work}/train', 'regions/scenes'),
             see(f'render:{work}/more', 'regions/more'),
             see(f'render:{work}/packed', 'regions/packed'),
@@ -128,45 +118,24 @@ def stages(args: argparse.Namespace) -> Iterator[Stage]:
             see(f'mosaic:{count(1020, 4)}:9', 'regions/mosaic'),
             see(f'alone:{count(1720, 4)}:5', 'regions/alone'),
             *(see(f'bag:{work}/rooms/room_{room:03d}', 'regions/rooms') for room in range(int(inside))),
-        ),
+        ],
     )
-    yield Stage(
-        'head',
-        (
-            (
-                f'{TRAINING}.train', *data('regions', *seen), '--vocabulary', f'{weights}/vocab.txt', *words,
-                '--steps', count(3500), *to,
-            ),
-        ),
-    )  # fmt: skip
-    yield Stage(
-        'individuals',
-        (
-            (
-                f'{TRAINING}.train_identity', *data('regions', 'scenes', 'more', 'rooms', 'packed'),
-                '--steps', count(1500), '--crop-steps', count(800), '--trained', trained,
-            ),
-        ),
-    )  # fmt: skip
-    yield Stage('export', ((*export, *data('regions', 'scenes', 'mosaic', 'alone')),))
+    named = data('regions', 'scenes', 'more', 'packed', 'kitchen', 'mosaic', 'alone')
+    known = ('--vocabulary', f'{weights}/vocab.txt', *words)
+    yield 'head', [(f'{TRAINING}.train', *named, *known, '--steps', count(3500), '--out', trained)]
+    individuals = (f'{TRAINING}.train_identity', *data('regions', 'scenes', 'more', 'rooms', 'packed'))
+    steps = ('--steps', count(1500), '--crop-steps', count(800))
+    yield 'individuals', [(*individuals, *steps, '--trained', trained)]
+    yield 'export', [(*export, *data('regions', 'scenes', 'mosaic', 'alone'))]
+    calibrate = (f'{TRAINING}.calibrate', '--model', weights, '--frames', count(150, 4))
     held = (f'render-held:{work}/validation', f'kitchen-held:{args.photos}/kitchen:carlos_pizza', 'mosaic-held:60:7')
-    yield Stage(
-        'calibrate',
-        (
-            (
-                f'{TRAINING}.calibrate', '--model', weights, *held, '--photos', str(args.photos), *names,
-                '--frames', count(150, 4),
-            ),
-        ),
-    )  # fmt: skip
+    yield 'calibrate', [(*calibrate, *held, '--photos', str(args.photos), *names)]
     numbers = [f'room_{room:03d}' for room in range(int(outside))]
     told = [(f'{work}/annotated/{room}', f'{work}/validation_rooms/{room}') for room in numbers]
-    yield Stage('annotate', tuple(('embedder_ros.cli', 'annotate', bag, out, '--model', weights) for out, bag in told))
-    pairs = [path for out, bag in told for path in (out, f'{bag}_truth.json')]
-    yield Stage('identity', (('embedder_ros.evaluation.reid_fit', '--model', weights, *pairs),))
-
-
-PHOTOS = ('kitchen', 'mosaic', 'alone')  # sources that need the private photos and names
+    annotate = ('embedder_ros.cli', 'annotate', '--model', weights)
+    yield 'annotate', [*((*annotate, bag, out) for out, bag in told)]
+    pairs = (path for out, bag in told for path in (out, f'{bag}_truth.json'))
+    yield 'identity', [('embedder_ros.evaluation.reid_fit', '--model', weights, *pairs)]
 
 
 def run(found: Sequence[Stage], work: Path) -> None:
@@ -176,25 +145,25 @@ def run(found: Sequence[Stage], work: Path) -> None:
     shutil.copy(nano.WEIGHTS / 'vocab.txt', work / 'weights')
     log = work / 'times.json'
     times: dict[str, float] = json.loads(log.read_text()) if log.exists() else {}
-    for stage in found:
-        mark = work / 'through' / stage.name
+    for name, commands in found:
+        mark = work / 'through' / name
         if mark.exists():
-            print(f'{stage.name}: through')
+            print(f'{name}: through')
             continue
-        print(f'{stage.name} ...', flush=True)
+        print(f'{name} ...', flush=True)
         begin = time.monotonic()
         with ThreadPoolExecutor(BESIDE) as pool:
-            ended = list(pool.map(_run, stage.commands))
-        times[stage.name] = round(times.get(stage.name, 0.0) + time.monotonic() - begin, 1)
+            ended = list(pool.map(_run, commands))
+        times[name] = round(times.get(name, 0.0) + time.monotonic() - begin, 1)
         log.write_text(json.dumps(times, indent=2) + '\n')
-        failed = [shlex.join(c) for c, code in zip(stage.commands, ended, strict=True) if code]
+        failed = [shlex.join(c) for c, code in zip(commands, ended, strict=True) if code]
         if failed:
-            raise SystemExit(f'{stage.name}: this failed, see above; mend it and start again:\n' + '\n'.join(failed))
+            raise SystemExit(f'{name}: this failed, see above; mend it and start again:\n' + '\n'.join(failed))
         mark.touch()
     print(f'{work}/weights is ready; minutes: {sum(times.values()) / 60:.0f}')
 
 
-def _run(command: Sequence[str]) -> int:
+def _run(command: Command) -> int:
     return subprocess.run([sys.executable, '-m', *command]).returncode
 
 
