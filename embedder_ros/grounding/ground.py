@@ -61,7 +61,8 @@ def ground(
     """Answer which observed object the query means.
 
     FOUND needs a score of `calibration.found`, and `calibration.margin` over the best rival: the next distinct object
-    in the same camera. An object in another camera may well be the same thing, so it is listed but is no rival.
+    in another place (ONE_PLACE) of the same camera. An object in another camera may well be the same thing, so it is
+    listed but is no rival.
 
     Args:
         query: (D,) unit vector: a text's embedding, or an object's with `identity`.
