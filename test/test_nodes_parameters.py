@@ -19,6 +19,16 @@ def test_readme_tables_are_what_the_declarations_write() -> None:
     assert parameters.markdown() in (ROOT / 'README.md').read_text()
 
 
+def test_rviz_shows_topics_that_are_published() -> None:
+    shown = {'rviz_default_plugins/Image': wire.PICTURE, 'rviz_default_plugins/MarkerArray': wire.MARKERS}
+    layout = yaml.safe_load((ROOT / 'config' / 'perception.rviz').read_text())['Visualization Manager']
+    topics = {one['Class']: one['Topic'] for one in layout['Displays'] if 'Topic' in one}
+    assert {kind: topic['Value'] for kind, topic in topics.items()} == {k: f'/{t.name}' for k, t in shown.items()}
+    for topic in topics.values():
+        assert (topic['Reliability Policy'], topic['Durability Policy']) == ('Reliable', 'Volatile')
+        assert topic['Depth'] == wire.OUTPUT_QOS.depth
+
+
 def test_yaml_holds_every_default() -> None:
     values = yaml.safe_load(parameters.yaml_text())['/**']['ros__parameters']
     assert values == {p.name: p.default for p in (*parameters.EMBEDDER, *parameters.GROUNDER)}

@@ -132,7 +132,13 @@ def test_pip_install_into_a_plain_venv(tree: Path, tmp_path: Path) -> None:
     where = output([str(tmp_path / 'venv/bin/python'), 'use.py'], tmp_path, **done)
     assert where.strip() == str(site / 'embedder_ros')
     share = tmp_path / 'venv/share/embedder_ros'
-    for name in ('launch/perception.launch.py', 'config/perception.yaml', 'config/fastdds.xml', 'msg/Tracks.msg'):
+    for name in (
+        'launch/perception.launch.py',
+        'config/perception.yaml',
+        'config/perception.rviz',
+        'config/fastdds.xml',
+        'msg/Tracks.msg',
+    ):
         assert (share / name).is_file(), name
     assert os.access(tmp_path / 'venv/lib/embedder_ros/perception', os.X_OK)
     version = output([str(tmp_path / 'venv/bin/embedder-ros'), '--version'], tmp_path, **done)
