@@ -87,8 +87,8 @@ def test_the_sample_is_answered_as_the_truth_says(tmp_path: Path) -> None:
     # How well depends on how many frames a second this machine looks at; test_grounding_sample.py measures it.
     assert content['follow']['boxes_judged'] and content['follow']['boxes_right']
     remembered = {r['query']: r for r in content['remembered']}
-    # Which ones are clear depends on the speed, and a run now and then leaves all of them open: a mug that was remembered
-    # twice is like itself. `evaluate reid` measures how often (docs/reid.md).
+    # Which ones are clear depends on the speed, and a run now and then leaves all open: a mug that was remembered twice
+    # is like itself. `evaluate reid` measures how often (docs/reid.md).
     assert any(r['answer'] != 'NOT_FOUND' for r in remembered.values())
     assert all((r['answer'] == 'FOUND') == bool(r['object_id']) == (r['unseen'] >= 0) for r in remembered.values())
     assert remembered['the teddy bear']['answer'] != 'FOUND'
