@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import subprocess
 import sys
@@ -125,6 +126,21 @@ def test_a_server_that_does_not_answer_is_not_asked_by_every_question(server: Po
     connection._url, connection._again = url, 0.0
     assert store.count() == (1, 0)
     store.close()
+
+
+def test_a_call_that_is_given_up_is_hung_up() -> None:
+    """At once, not when garbage is collected: a fleet's server has a limit of connections."""
+    gc.disable()
+    try:
+        with socket.create_server(('127.0.0.1', 0)) as silent:
+            with pytest.raises(UserError, match='cannot be reached'):
+                open_store(f'postgresql://robot@127.0.0.1:{silent.getsockname()[1]}/objects', MAP, MODEL)
+            call = silent.accept()[0]
+            call.settimeout(5)
+            with call:
+                assert call.recv(1000) and not call.recv(1000)  # the question, and then the end
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

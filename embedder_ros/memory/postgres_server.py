@@ -178,10 +178,12 @@ class Server:
             raise UserError(f'{self.name} does not answer: check the network; it is asked again in some seconds')
         try:
             return psycopg.connect(self._url, autocommit=True, **_CONNECT)
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
             end = time.monotonic()
             self._again = end + PAUSE if end - begin > SILENT else 0.0
-            raise
+            # psycopg's frame holds the socket, and the error the frame, in a cycle: the server would see this call open
+            # until Python next collects garbage.
+            raise error.with_traceback(None) from None
 
     def _extended(self, connection: Any) -> TypeInfo:
         try:
