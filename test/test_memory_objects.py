@@ -254,6 +254,36 @@ def test_find_is_ambiguous_among_things_of_a_kind_and_not_about_an_individual() 
     assert one.outcome is Outcome.FOUND and one.candidates[0].object_id == ids['b']
 
 
+@pytest.mark.parametrize(
+    ('likeness', 'together', 'places', 'expected'),
+    [
+        (0.75, False, None, Outcome.FOUND),
+        (0.75, True, None, Outcome.AMBIGUOUS),
+        (0.5, False, None, Outcome.AMBIGUOUS),
+        (0.75, False, ((0, 0, 1), (0, 0.3, 1)), Outcome.FOUND),
+        (0.75, False, ((0, 0, 1), (0, 3, 1)), Outcome.AMBIGUOUS),
+    ],
+    ids=['from another side', 'a twin beside it', 'another one', 'at its place', 'at another place'],
+)
+def test_what_may_be_one_thing_remembered_twice_is_found_where_it_was_last(
+    likeness: float, together: bool, places: tuple[tuple[float, ...], ...] | None, expected: Outcome
+) -> None:
+    """MODEL takes cosines from 0.66 to 0.81 for similar: too little to bind a track to, too much to be a rival."""
+    robot = Robot()
+    at = [{'positions': {'mug': place}, 'pose': np.eye(4)} if places else {} for place in places or (None, None)]
+    one, other = look(1), twin(1, likeness)
+    if together:
+        robot.watch({'one': (LEFT, one), 'other': (RIGHT, other)}, 4)
+    first = robot.watch({'mug': (LEFT, one)}, **at[0])['mug']
+    robot.wait(20)
+    second = robot.watch({'mug': (RIGHT, other)}, 4, **at[1])['mug']
+    assert first and second and first != second
+    robot.wait(20)
+    answer = robot.memory.find(word(), now=robot.now)
+    assert answer.outcome is expected and {c.object_id for c in answer.candidates} == {first, second}
+    assert answer.outcome is not Outcome.FOUND or answer.candidates[0].object_id == second
+
+
 def test_find_by_age_and_camera_counts_what_was_not_written_yet() -> None:
     robot = Robot()
     ids = robot.watch({'mug': (LEFT, look(1, 0))})

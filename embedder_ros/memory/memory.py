@@ -105,7 +105,7 @@ class Memory:
         self.report = Report()
         self._store, self._map_frame, self._lock = store, map_frame, threading.RLock()
         self._working = Working(store, model, self.settings, self.report)
-        self._questions = Questions(store, self._working, model, self.settings)
+        self._questions = Questions(store, self._working, model, self.settings, map_frame)
         self._person = None if allow_person_identity or person is None else self._questions.checked(person)
         self._recogniser = Recogniser(
             store, self._working, model, self.settings, self.report,
@@ -297,8 +297,9 @@ class Memory:
         """Which remembered object a query means, and where and when it was last seen.
 
         score = semantic * iou of the object's best view. Objects whose presence is below `gone` come last, are never
-        FOUND and no rivals; when nothing but them matches, the reason is stale_frames. A part and its whole, last seen
-        in one frame, are no rivals either.
+        FOUND and no rivals; when nothing but them matches, the reason is stale_frames. No rivals either are a part and
+        its whole, last seen at one time, and objects that may be one thing remembered twice: similar, never seen
+        together, and not in two places of the map. Of those the one seen last is first; all others are best first.
 
         Args:
             vector: (D,) unit: a text's embedding, or with `by_identity` an object's.
@@ -357,7 +358,7 @@ class Memory:
             gallery, spans = self._subject(known, live, embedding, place)
             return self._questions.reidentify(
                 gallery, spans, own, self._filter(max_age, cameras, stamp), limit, stamp,
-                self._recogniser.world, self._recogniser.limits,
+                self._recogniser.world,
             )  # fmt: skip
 
     def _subject(

@@ -2,7 +2,8 @@
 """Questions to the memory: where was it last seen, is it the same one, which frame showed it.
 
 An object whose place was seen empty is still listed, with where and when it last was, but never answered as if it were
-there, and it is no rival of one that is.
+there, and it is no rival of one that is. Nor are objects rivals that may be one thing remembered twice: the one seen
+last is the answer then, since that is where the thing is.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedder_ros.memory.known import Known, Working
-from embedder_ros.memory.policy import Settings
-from embedder_ros.memory.reid import Decision, Limits, Same, Span, World, decide, veto
-from embedder_ros.memory.rivals import rivals
+from embedder_ros.memory.policy import Settings, limits_of
+from embedder_ros.memory.reid import Decision, Same, Span, World, decide, veto
+from embedder_ros.memory.rivals import ONE_TIME, rivals
 from embedder_ros.memory.store import Filter, Store, StoredFrame
-from embedder_ros.memory.views import Gallery, apart, similarities
+from embedder_ros.memory.views import Gallery, similarities
 from embedder_ros.types import (
     NANOSECONDS,
     Answer,
@@ -55,15 +56,20 @@ class FoundFrames:
     searched: int
 
 
+Found = tuple[Candidate, Known]
+
+
 class Questions:
     """Answers from the store and the objects in use.
 
     Args:
-        store, working, model, settings: of the memory.
+        store, working, model, settings, map_frame: of the memory.
     """
 
-    def __init__(self, store: Store, working: Working, model: ModelInfo, settings: Settings) -> None:
+    def __init__(self, store: Store, working: Working, model: ModelInfo, settings: Settings, map_frame: str) -> None:
         self._store, self._working, self._model, self._settings = store, working, model, settings
+        self._map_frame = map_frame
+        self._limits = limits_of(settings, model.calibration)
 
     def checked(self, vector: FloatArray) -> FloatArray:
         """The vector. Raises UserError unless it is a unit vector of this model's length."""
@@ -86,14 +92,16 @@ class Questions:
         if not candidates:
             reason = 'stale_frames' if self._store.count()[0] else 'no_objects'
             return Answer(Outcome.NOT_FOUND, reason, threshold=threshold, frames_searched=frames)
-        there = [c for c, presence in candidates if presence >= self._settings.gone]
-        gone = [c for c, presence in candidates if presence < self._settings.gone]
-        outcome, reason, margin = self._judge(there, gone)
+        there = [(c, k) for c, k in candidates if k.object.presence >= self._settings.gone]
+        gone = [c for c, k in candidates if k.object.presence < self._settings.gone]
+        margin = self._lead(there)
+        shown = [c for c, _ in self._latest_first(there)]
+        outcome, reason = self._judge(shown, gone, margin)
         last = max([o.last_seen for o in newest] + [c.stamp for c, _ in candidates])
         return Answer(
             outcome,
             reason,
-            (there + gone)[:limit],
+            (shown + gone)[:limit],
             margin,
             threshold,
             frames_searched=frames,
@@ -101,20 +109,50 @@ class Questions:
             age=max(0.0, (stamp - last) / NANOSECONDS),
         )
 
-    def _judge(self, there: Sequence[Candidate], gone: Sequence[Candidate]) -> tuple[Outcome, str, float]:
+    def _judge(self, there: Sequence[Candidate], gone: Sequence[Candidate], margin: float) -> tuple[Outcome, str]:
         calibration = self._model.calibration
         if not there or there[0].score < calibration.found:
             stale = bool(gone) and gone[0].score >= calibration.found
-            return Outcome.NOT_FOUND, 'stale_frames' if stale else 'below_threshold', _lead(there)
-        margin = _lead(there)
+            return Outcome.NOT_FOUND, 'stale_frames' if stale else 'below_threshold'
         if margin < calibration.margin:
-            return Outcome.AMBIGUOUS, 'small_margin', margin
-        return Outcome.FOUND, 'found', margin
+            return Outcome.AMBIGUOUS, 'small_margin'
+        return Outcome.FOUND, 'found'
 
-    def _candidates(
-        self, vector: FloatArray, which: Filter, limit: int, stamp: int, by_identity: bool
-    ) -> list[tuple[Candidate, float]]:
-        """Candidates with their presence, best first."""
+    def _lead(self, found: Sequence[Found]) -> float:
+        """Score of the first minus that of the next one that is another thing."""
+        if not found:
+            return 0.0
+        best, one = found[0]
+        return best.score - next((c.score for c, k in found[1:] if self._distinct(one, k)), 0.0)
+
+    def _latest_first(self, found: Sequence[Found]) -> Sequence[Found]:
+        """The same; of what may be the first one's thing and matches as well, the one seen last comes first."""
+        if not found:
+            return found
+        best, one = found[0]
+        least = max(best.score - self._model.calibration.margin, self._model.calibration.found)
+        same = [(c, k) for c, k in found[1:] if c.score >= least and not self._distinct(one, k)]
+        latest = max([found[0], *same], key=lambda f: f[0].stamp)
+        if latest[0].stamp - best.stamp <= ONE_TIME:
+            return found
+        return [latest, *(f for f in found if f is not latest)]
+
+    def _distinct(self, a: Known, b: Known) -> bool:
+        """Whether they are two things: unlike, seen together, or in two places of the map.
+
+        Two that are only similar count as one: measured on rendered rooms, most rivals of a right answer were the thing
+        itself, remembered again from another side.
+        """
+        alike = np.inf if self._elsewhere(a.object, b.object) else self._limits.similar
+        return bool(rivals([a, b], alike)[0, 1])
+
+    def _elsewhere(self, a: Object, b: Object) -> bool:
+        if a.position is None or b.position is None or not a.position_frame == b.position_frame == self._map_frame:
+            return False
+        return float(np.linalg.norm(a.position - b.position)) > self._settings.moved
+
+    def _candidates(self, vector: FloatArray, which: Filter, limit: int, stamp: int, by_identity: bool) -> list[Found]:
+        """Candidates, best first."""
         hits = self._store.search(vector[None], 2 * limit + NEIGHBOURS, which, identity=by_identity)[0]
         known = self._in_question([h.object_id for h in hits], which)
         if not known:
@@ -125,7 +163,7 @@ class Questions:
             views = k.gallery.views
             scores = semantic[start : start + len(views)] * np.array([v.iou for v in views], np.float32)
             best = int(scores.argmax())
-            found.append((_candidate(k, best, float(semantic[start + best]), stamp), k.object.presence))
+            found.append((_candidate(k, best, float(semantic[start + best]), stamp), k))
             start += len(views)
         return sorted(found, key=lambda c: -c[0].score)
 
@@ -143,7 +181,7 @@ class Questions:
 
     def reidentify(
         self, gallery: Gallery, spans: Sequence[Span], own: str, which: Filter, limit: int, stamp: int,
-        world: World, limits: Limits,
+        world: World,
     ) -> Decision:  # fmt: skip
         """Whether something with these views, seen in these spans, is a remembered object other than `own`."""
         vector = gallery.mean
@@ -152,13 +190,13 @@ class Questions:
         cosines = similarities([gallery], [k.gallery for k in known])
         reasons: dict[str, int] = {}
         possible = np.ones(cosines.shape, bool)
-        for j in np.flatnonzero(cosines[0] >= limits.similar):
+        for j in np.flatnonzero(cosines[0] >= self._limits.similar):
             why = next(filter(None, (veto(s, known[j].object, world) for s in spans)), '')
             if why:
                 possible[0, j] = False
                 reasons[why] = reasons.get(why, 0) + 1
-        distinct = rivals(known, limits.same, possible & (cosines >= limits.similar))
-        verdict = decide(cosines, possible, limits, distinct=distinct)[0]
+        distinct = rivals(known, self._limits.same, possible & (cosines >= self._limits.similar))
+        verdict = decide(cosines, possible, self._limits, distinct=distinct)[0]
         if verdict.reason:
             reasons[verdict.reason] = 1
         order = [int(j) for j in np.argsort(-cosines[0], kind='stable') if possible[0, j]]
@@ -249,20 +287,6 @@ def _candidate(known: Known, view: int, semantic: float, stamp: int) -> Candidat
         unseen=max(0.0, (stamp - thing.last_seen) / NANOSECONDS),
         position_frame=thing.position_frame,
     )
-
-
-def _lead(candidates: Sequence[Candidate]) -> float:
-    """Score of the first minus that of the next one that is not at the same place of the same frame."""
-    if not candidates:
-        return 0.0
-    best = candidates[0]
-    return best.score - next((c.score for c in candidates[1:] if not _same_place(best, c)), 0.0)
-
-
-def _same_place(a: Candidate, b: Candidate) -> bool:
-    """A part and its whole: a handle on its drawer."""
-    in_one_frame = (a.camera, a.stamp) == (b.camera, b.stamp)
-    return in_one_frame and not apart(np.stack([a.box, b.box]))[0, 1]
 
 
 def _first_lead(cosines: Sequence[float]) -> float:
