@@ -91,15 +91,15 @@ def _clip(pipeline: Pipeline, options: argparse.Namespace, number: int) -> Clip:
     from embedder_ros.evaluation.reid_clips import from_tracks, labelled
 
     path = options.path[number]
-    seen = list(_observations(pipeline, path, options))
+    seen = list(observations(pipeline, path, options))
     if not seen:
         raise UserError(f'{path}: none of its images can be read')
     model = pipeline.embedder.info
     return labelled(seen, options.truth[number]) if options.truth else from_tracks(seen, model)
 
 
-def _observations(pipeline: Pipeline, path: str, options: argparse.Namespace) -> Iterator[Observation]:
-    """What a recording of /objects holds, or what the pipeline sees now."""
+def observations(pipeline: Pipeline, path: str, options: argparse.Namespace) -> Iterator[Observation]:
+    """What a recording of /objects holds, or what the pipeline sees now, as the options say."""
     from embedder_ros.bags import wire
     from embedder_ros.bags.source import open_source
     from embedder_ros.bags.storage import Bag, is_bag

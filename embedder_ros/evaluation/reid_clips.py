@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder_ros.bags.source import camera_names
+from embedder_ros.evaluation.truth import by_frame, frame_of
 from embedder_ros.tracking.tracker import Tracker
 from embedder_ros.types import NANOSECONDS, FloatArray, ModelInfo, Observation, TrackStatus, UserError, box_iou
 
@@ -73,9 +73,9 @@ def labelled(observations: Iterable[Observation], truth: Path) -> Clip:
     """
     try:
         content = json.loads(truth.read_text(encoding='utf-8'))
-        frames = _by_frame(content)
+        frames = by_frame(content)
         twins = {t['instance']: (t['of'], t['how']) for t in content.get('twins', ())}
-        shown = [_shown(o, frame) for o in observations if (frame := _frame(frames, o)) is not None]
+        shown = [_shown(o, frame) for o in observations if (frame := frame_of(frames, o.camera, o.stamp)) is not None]
         objects = [o for entry in content['frames'] for o in entry['objects']]
         whole = {o['instance']: o['part_of'] for o in objects if o.get('part_of')}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -222,17 +222,6 @@ def rows(o: Observation, kept: NDArray[np.int64]) -> Observation:
     """The observation with these rows alone."""
     per_row = {name: getattr(o, name)[kept] for name in ('boxes', 'objectness', 'iou', 'embeddings')}
     return replace(o, **per_row, positions=None if o.positions is None else o.positions[kept])
-
-
-def _by_frame(content: dict[str, Any]) -> dict[tuple[int, str], dict[str, Any]]:
-    """Entries by stamp and camera; the camera is '' where the file names no topic for the frame."""
-    topics = {entry['topic'] for entry in content['frames'] if 'topic' in entry}
-    cameras = camera_names(sorted(topics))
-    return {(int(e['stamp']), cameras.get(e.get('topic', ''), '')): e for e in content['frames']}
-
-
-def _frame(frames: dict[tuple[int, str], dict[str, Any]], o: Observation) -> dict[str, Any] | None:
-    return frames.get((o.stamp, o.camera)) or frames.get((o.stamp, ''))
 
 
 def _shown(observation: Observation, frame: dict[str, Any]) -> Shown:
