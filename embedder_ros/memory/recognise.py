@@ -312,19 +312,24 @@ class Recogniser:
         return np.asarray(box_iou(boxes, boxes) >= self._settings.duplicate_iou)
 
     def _mark_overlaps(self, shown: Shown, on_top: Bools) -> None:
-        """Tell every track without an object which objects it is seen beside, and which it is a second box of."""
+        """Tell every track without an object what it is seen with and beside, and which it is a second box of."""
+        two = apart(np.stack([t.box for t, _ in shown]))
+        every = np.array([t.track_id for t, _ in shown])
+        for i, (_, live) in enumerate(shown):
+            if not live.object_id:
+                live.seen_with.update(every[two[i]].tolist())
         free = [i for i, (_, live) in enumerate(shown) if not live.object_id]
         bound = [i for i, (_, live) in enumerate(shown) if live.object_id]
         if not free or not bound:
             return
         objects = np.array([shown[i][1].object_id for i in bound])
         numbers = np.array([shown[i][1].track_id for i in bound])
-        for i, over in zip(free, on_top[np.ix_(free, bound)], strict=True):
+        for i, over, away in zip(free, on_top[np.ix_(free, bound)], two[np.ix_(free, bound)], strict=True):
             live = shown[i][1]
             if over.any() and not live.second_box_of:
                 self._counts['duplicate'] += 1
             live.second_box_of.update(numbers[over].tolist())
-            live.beside.update(objects[~over].tolist())
+            live.beside.update(objects[away].tolist())
 
     # Recognising tracks that have no object yet.
 

@@ -61,6 +61,7 @@ class Span:
         places: (stamp, (3,) metres in the map) of the first and the last sighting with a position.
         beside: objects that were seen in the same frame, apart from it.
         second_box_of: tracks that it was seen on top of, as a second box; being seen with them proves nothing.
+        seen_with: tracks of its camera that some frame showed with it. None: not known, all that overlap in time.
     """
 
     run: str
@@ -70,6 +71,7 @@ class Span:
     places: tuple[tuple[int, NDArray[np.float64]], ...] = ()
     beside: Collection[str] = ()
     second_box_of: Collection[int] = ()
+    seen_with: Collection[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ def veto(span: Span, known: Object, world: World) -> str:
 def _together(span: Span, sighting: Sighting) -> bool:
     if (sighting.run, sighting.camera) != (span.run, span.camera) or sighting.track_id in span.second_box_of:
         return False
+    if span.seen_with is not None:
+        return sighting.track_id in span.seen_with
     return sighting.first <= span.last and span.first <= sighting.last
 
 
