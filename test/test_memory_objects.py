@@ -17,6 +17,7 @@ from embedder_ros.memory.views import Gallery, observation_weights
 from embedder_ros.types import NANOSECONDS, FloatArray, Observation, Outcome, UserError, View
 
 A, B = {'a': (LEFT, look(1))}, {'b': (RIGHT, look(2))}
+HALF = (50, 100, 90, 150)  # of LEFT: half as wide, half as high
 
 
 def test_an_object_is_remembered_once_it_is_sure_and_refreshed_only_by_sightings() -> None:
@@ -92,6 +93,21 @@ def test_a_second_box_is_remembered_as_the_object_it_is_on() -> None:
     robot.watch(A | {'again': ((55, 105, 132, 205), look(1, turned=0.2))}, 1.0)
     (again,) = [t.track_id for t in robot.tracks['front'] if not t.object_id]
     assert robot.memory.remember(track_id=again, name='cup').object_id == first
+
+
+def test_half_a_box_on_a_thing_becomes_the_thing_when_the_whole_box_ends() -> None:
+    """It overlaps too little to be a second box, and being seen inside the other is no proof that there are two."""
+    robot = Robot()
+    half, whole = {'half': (HALF, look(1, turned=0.2))}, {'whole': (LEFT, look(1))}
+    first = robot.watch(whole)['whole']
+    robot.watch(whole | half, 2.0)
+    assert robot.watch(half, 5.0)['half'] == first and len(robot.store.things) == 1
+
+
+def test_half_a_box_that_looks_otherwise_is_an_object_of_its_own() -> None:
+    robot = Robot()
+    ids = robot.watch({'whole': (LEFT, look(1)), 'half': (HALF, look(2))}, 3.0)
+    assert len(set(ids.values()) - {''}) == 2
 
 
 def test_a_part_is_an_object_of_its_own() -> None:

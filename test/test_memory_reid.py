@@ -45,11 +45,23 @@ def sighted(run: str = 'now', camera: str = 'front', first: float = 0, last: flo
         (sighted(first=12, last=13, run='before'), ''),
         (thing(model_id='m-2'), 'other_model'),
         (thing(map_id='office'), 'other_map'),
-        (thing(object_id='b'), 'seen_together'),
     ],
 )
 def test_vetoes_by_time_model_and_map(known: Object, why: str) -> None:
-    assert veto(replace(SPAN, beside={'b'}), known, WORLD) == why
+    assert veto(SPAN, known, WORLD) == why
+
+
+@pytest.mark.parametrize(
+    ('known', 'why'),
+    [
+        (sighted(first=12, last=13, track=7), 'seen_together'),
+        (sighted(first=12, last=13, track=8), ''),
+        (sighted(first=5, last=9, track=7), ''),  # what the track was before it went on to what it was seen with
+        (sighted(first=12, last=13, track=7, camera='rear'), ''),
+    ],
+)
+def test_what_no_frame_shows_beside_it_was_not_seen_with_it(known: Object, why: str) -> None:
+    assert veto(replace(SPAN, seen_with={7}), known, WORLD) == why
 
 
 def test_a_second_box_proves_nothing() -> None:

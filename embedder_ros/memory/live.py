@@ -29,8 +29,7 @@ class Live:
         gallery: its own views, until it is bound to an object.
         object_id: the object it is; '' when none.
         fresh: it was bound in this frame.
-        beside: objects seen in the same frame, apart from it, while it had none itself.
-        seen_with: tracks seen in the same frame, while it had no object.
+        seen_with: tracks seen in the same frame, apart from it, while it had no object.
         second_box_of: tracks that it was seen on top of.
         on_top: its box and that of a track with an object are on top of each other, and both fit.
         fit: predicted iou of its last box.
@@ -54,7 +53,6 @@ class Live:
     gallery: Gallery
     object_id: str = ''
     fresh: bool = False
-    beside: set[str] = field(default_factory=set)
     seen_with: set[int] = field(default_factory=set)
     second_box_of: set[int] = field(default_factory=set)
     on_top: bool = False
@@ -79,7 +77,7 @@ class Live:
     def begin_anew(self, gallery: Gallery) -> None:
         """From its last sighting on it is another thing, of which nothing is known yet but where it is."""
         self.first, self.gallery, self.object_id, self.doubts, self.early = self.last, gallery, '', 0, self.late
-        self.beside, self.seen_with, self.second_box_of, self.vetoed = set(), set(), set(), set()
+        self.seen_with, self.second_box_of, self.vetoed = set(), set(), set()
         self.outcome, self.compared, self.better, self.waits = '', -1, False, 1
 
     def put_on(self, on_top: bool) -> None:
@@ -91,9 +89,7 @@ class Live:
     def span(self) -> Span:
         """What vetoes are made of."""
         places = tuple(p for p in (self.early, self.late) if p is not None)
-        return Span(
-            self.run, self.camera, self.first, self.last, places, self.beside, self.second_box_of, self.seen_with
-        )
+        return Span(self.run, self.camera, self.first, self.last, places, self.second_box_of, self.seen_with)
 
     def due(self, stamp: int, settings: Settings) -> bool:
         """Whether it is time to compare it with the memory (again), at the latest when it may become a new object."""

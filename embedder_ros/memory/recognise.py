@@ -312,24 +312,22 @@ class Recogniser:
         return np.asarray(box_iou(boxes, boxes) >= self._settings.duplicate_iou)
 
     def _mark_overlaps(self, shown: Shown, on_top: Bools) -> None:
-        """Tell every track without an object what it is seen with and beside, and which it is a second box of."""
-        two = apart(np.stack([t.box for t, _ in shown]))
-        every = np.array([t.track_id for t, _ in shown])
-        for i, (_, live) in enumerate(shown):
-            if not live.object_id:
-                live.seen_with.update(every[two[i]].tolist())
+        """Tell every track without an object which tracks it is seen apart from, and which it is a second box of.
+
+        A box that is half inside another is neither: a loose box, or half of a thing, and no proof that there are two.
+        """
         free = [i for i, (_, live) in enumerate(shown) if not live.object_id]
-        bound = [i for i, (_, live) in enumerate(shown) if live.object_id]
-        if not free or not bound:
+        if not free:
             return
-        objects = np.array([shown[i][1].object_id for i in bound])
-        numbers = np.array([shown[i][1].track_id for i in bound])
-        for i, over, away in zip(free, on_top[np.ix_(free, bound)], two[np.ix_(free, bound)], strict=True):
-            live = shown[i][1]
+        two = apart(np.stack([t.box for t, _ in shown]))
+        bound = np.array([bool(live.object_id) for _, live in shown])
+        numbers = np.array([t.track_id for t, _ in shown])
+        for i in free:
+            live, over = shown[i][1], on_top[i] & bound
             if over.any() and not live.second_box_of:
                 self._counts['duplicate'] += 1
             live.second_box_of.update(numbers[over].tolist())
-            live.beside.update(objects[away].tolist())
+            live.seen_with.update(numbers[two[i]].tolist())
 
     # Recognising tracks that have no object yet.
 
@@ -483,7 +481,7 @@ class Recogniser:
     def _let_go(self, live: Live) -> None:
         """What is only needed until a track has an object."""
         live.gallery = Gallery(self._settings.max_views, self._settings.diverse)
-        live.beside, live.vetoed, live.fresh = set(), set(), True
+        live.seen_with, live.vetoed, live.fresh = set(), set(), True
 
     def _remember(self, seen: Seen, new: Sequence[Live]) -> None:
         """New objects, as many as the policy and the store accept; the others are tried again."""

@@ -59,9 +59,8 @@ class Span:
         run, camera: which run's camera; '' when unknown.
         first, last: stamps, nanoseconds.
         places: (stamp, (3,) metres in the map) of the first and the last sighting with a position.
-        beside: objects that were seen in the same frame, apart from it.
         second_box_of: tracks that it was seen on top of, as a second box; being seen with them proves nothing.
-        seen_with: tracks of its camera that some frame showed with it. None: not known, all that overlap in time.
+        seen_with: tracks of its camera that some frame showed apart from it. None: not known, all that there were then.
     """
 
     run: str
@@ -69,7 +68,6 @@ class Span:
     first: int
     last: int
     places: tuple[tuple[int, NDArray[np.float64]], ...] = ()
-    beside: Collection[str] = ()
     second_box_of: Collection[int] = ()
     seen_with: Collection[int] | None = None
 
@@ -108,7 +106,7 @@ def veto(span: Span, known: Object, world: World) -> str:
         return 'other_model'
     if known.map_id != world.map_id:
         return 'other_map'
-    if known.object_id in span.beside or any(_together(span, s) for s in known.sightings):
+    if any(_together(span, s) for s in known.sightings):
         return 'seen_together'
     return 'too_fast' if _too_fast(span, known, world) else ''
 
@@ -116,8 +114,8 @@ def veto(span: Span, known: Object, world: World) -> str:
 def _together(span: Span, sighting: Sighting) -> bool:
     if (sighting.run, sighting.camera) != (span.run, span.camera) or sighting.track_id in span.second_box_of:
         return False
-    if span.seen_with is not None:
-        return sighting.track_id in span.seen_with
+    if span.seen_with is not None and sighting.track_id not in span.seen_with:
+        return False
     return sighting.first <= span.last and span.first <= sighting.last
 
 
