@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,17 +122,19 @@ def shares(asked: Sequence[Asked]) -> dict[str, dict[str, Estimate]]:
 
 
 def _shares(asked: Sequence[Asked], units: Sequence[str]) -> dict[str, Estimate]:
-    found = [a if a.outcome == Outcome.FOUND.name else None for a in asked]
-    kinds = {
-        'first': [a.best == 'right' for a in asked],
-        'found': [a is not None and a.best == 'right' for a in found],
-        'loose': [a is not None and a.best == 'loose' for a in found],
-        'wrong': [a is not None and a.best == 'wrong' for a in found],
-        'late': [a is not None and a.late > LATE for a in found],
-        'ambiguous': [a.outcome == Outcome.AMBIGUOUS.name for a in asked],
-        'not found': [a.outcome == Outcome.NOT_FOUND.name for a in asked],
+    def of(told: Callable[[Asked], bool]) -> Estimate:
+        return share([told(a) for a in asked], units)
+
+    found, ambiguous, not_found = Outcome.FOUND.name, Outcome.AMBIGUOUS.name, Outcome.NOT_FOUND.name
+    return {
+        'first': of(lambda a: a.best == 'right'),
+        'found': of(lambda a: a.outcome == found and a.best == 'right'),
+        'loose': of(lambda a: a.outcome == found and a.best == 'loose'),
+        'wrong': of(lambda a: a.outcome == found and a.best == 'wrong'),
+        'late': of(lambda a: a.outcome == found and a.late > LATE),
+        'ambiguous': of(lambda a: a.outcome == ambiguous),
+        'not found': of(lambda a: a.outcome == not_found),
     }
-    return {name: share(hits, units) for name, hits in kinds.items()}
 
 
 def lines(measured: Mapping[str, Mapping[str, Estimate]]) -> Iterator[str]:
