@@ -7,8 +7,9 @@ better views come. One that is *somewhat* like an object becomes a new one after
 several look-alikes never does, because each visit of one of two twins would add a third: it stays without an object
 until its rivals are seen beside it, or its place decides. A track that goes on to another thing loses its object, which
 stays where and when it was last seen. A second box on a bound thing is never a new one, and takes the object over
-only after the first box's track has ended. It may be known again as something that it looks more like than what it is
-on: a whole whose part was recognised first, or the other way round.
+only after the first box's track has ended; so does half a box that looks the same, since only boxes apart show that
+there are two. A second box may be known again as something that it looks more like than what it is on: a whole whose
+part was recognised first, or the other way round.
 """
 
 from __future__ import annotations
