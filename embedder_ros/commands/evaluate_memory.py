@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     person = embedder.embed_text(['a person'])[0]
     asked = []
     for number, (path, truth) in enumerate(zip(options.path, truths, strict=True)):
-        seen = list(observations(pipeline, path, options))
+        seen = observations(pipeline, path, options)
         asked += recall.ask(number, seen, truth, embedder.info, vectors, person)
     measured = recall.shares(asked)
     if not options.json:

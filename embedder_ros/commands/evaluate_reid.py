@@ -90,16 +90,20 @@ def run(options: argparse.Namespace) -> None:
 def _clip(pipeline: Pipeline, options: argparse.Namespace, number: int) -> Clip:
     from embedder_ros.evaluation.reid_clips import from_tracks, labelled
 
-    path = options.path[number]
-    seen = list(observations(pipeline, path, options))
-    if not seen:
-        raise UserError(f'{path}: none of its images can be read')
+    seen = observations(pipeline, options.path[number], options)
     model = pipeline.embedder.info
     return labelled(seen, options.truth[number]) if options.truth else from_tracks(seen, model)
 
 
-def observations(pipeline: Pipeline, path: str, options: argparse.Namespace) -> Iterator[Observation]:
-    """What a recording of /objects holds, or what the pipeline sees now, as the options say."""
+def observations(pipeline: Pipeline, path: str, options: argparse.Namespace) -> list[Observation]:
+    """What a recording of /objects holds, or what the pipeline sees now. Raises UserError when it is nothing."""
+    seen = list(_observations(pipeline, path, options))
+    if not seen:
+        raise UserError(f'{path}: none of its images can be read')
+    return seen
+
+
+def _observations(pipeline: Pipeline, path: str, options: argparse.Namespace) -> Iterator[Observation]:
     from embedder_ros.bags import wire
     from embedder_ros.bags.source import open_source
     from embedder_ros.bags.storage import Bag, is_bag

@@ -87,7 +87,7 @@ def _last_seen(observations: Sequence[Observation], truth: Truth) -> dict[str, i
     """Instance -> stamp of the last frame that it was in view in."""
     frames = [(o.stamp, shown) for o in observations if (shown := truth.shown(o.camera, o.stamp)) is not None]
     if not frames:
-        raise UserError('the truth has no stamp of this recording; give the truth that belongs to it')
+        raise UserError(f'{truth.path} has no stamp of this recording; give the truth that belongs to it')
     return {o['instance']: stamp for stamp, shown in sorted(frames, key=lambda f: f[0]) for o in shown if in_view(o)}
 
 

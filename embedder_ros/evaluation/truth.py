@@ -28,6 +28,7 @@ class Truth:
     objects then have `name`, `synonyms` and `colours`.
 
     Attributes:
+        path: the file.
         questions: the texts, in the file's order.
         meant: text -> the instances it means; also texts with synonyms and second colours, which are not asked.
 
@@ -36,6 +37,7 @@ class Truth:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
             self._frames = by_frame(content)

@@ -38,6 +38,8 @@ UNIT = 1e-2
 # Objects listed in a remembered frame.
 SHOWN = 3
 
+Found = tuple[Candidate, Known]  # the candidate that an object is
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundFrame:
@@ -54,9 +56,6 @@ class FoundFrames:
 
     frames: tuple[FoundFrame, ...]
     searched: int
-
-
-Found = tuple[Candidate, Known]
 
 
 class Questions:
