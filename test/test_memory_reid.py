@@ -397,8 +397,9 @@ def test_reidentify_answers_with_reasons() -> None:
     place = Place('front', robot.now, np.array(MIDDLE, np.float32))
     elsewhere = ask(embedding=look(1), place=place, now=robot.now)
     assert elsewhere.outcome is NO and elsewhere.reasons == {'seen_together': 1}
-    there = Place('front', robot.now, np.array(LEFT, np.float32) + 4)
-    assert ask(embedding=look(1), place=there, now=robot.now).outcome is YES
+    for box in ((54, 104, 134, 204), (50, 100, 90, 150), (0, 50, 250, 300)):  # beside it by a little, half, around it
+        there = Place('front', robot.now, np.array(box, np.float32))
+        assert ask(embedding=look(1), place=there, now=robot.now).outcome is YES
     assert ask(embedding=look(1), cameras=['rear'], now=robot.now).candidates == ()
     robot.wait(30)
     assert ask(embedding=look(1), max_age=5, now=robot.now).outcome is NO

@@ -26,7 +26,7 @@ from embedder_ros.memory.reid import Decision, Span
 from embedder_ros.memory.report import Report
 from embedder_ros.memory.seen import Seen, observed, sound
 from embedder_ros.memory.store import Filter, Store, StoredFrame
-from embedder_ros.memory.views import Gallery, within
+from embedder_ros.memory.views import Gallery, apart, within
 from embedder_ros.types import (
     NANOSECONDS,
     Answer,
@@ -538,10 +538,15 @@ class Memory:
         for known in self._working.used():
             thing = known.object
             same_time = thing.camera == place.camera and abs(thing.last_seen - place.stamp) <= STILL
-            if same_time and box_iou(thing.box[None], place.box[None])[0, 0] >= self.settings.duplicate_iou:
+            if same_time and self._overlap(thing.box, place.box):
                 own |= {s.track_id for s in thing.sightings if s.camera == place.camera}
         run = self._recogniser.runs.get(place.camera, '')
         return Span(run, place.camera, place.stamp, place.stamp, second_box_of=own)
+
+    def _overlap(self, box: FloatArray, other: FloatArray) -> bool:
+        """Whether two boxes of a frame may be of one thing."""
+        second = box_iou(box[None], other[None])[0, 0] >= self.settings.duplicate_iou
+        return bool(second or not apart(np.stack([box, other]))[0, 1])
 
 
 def _spans(thing: Object, map_frame: str) -> list[Span]:
