@@ -28,8 +28,9 @@ class Settings:
     Attributes:
         same: probability of showing one individual that binds a track to an object. Raising it splits objects into
             several, lowering it merges look-alikes.
-        similar: probability from which an object may be the one that is seen. Raising it remembers twins of what is
-            seen from a new side, lowering it leaves more tracks without an object.
+        similar: probability from which an object may be the one that is seen, or be another object, remembered twice.
+            Raising it remembers twins of what is seen from a new side, and asks back then; lowering it leaves more
+            tracks without an object, and takes look-alikes of two rooms for one when memory is asked.
         margin: lead in cosine over the second object and over the second track. Raising it leaves look-alikes
             undecided, lowering it swaps them. Negative: the model's own, from its identity scale.
         place_radius: metres around its remembered place within which an object is expected: it wins over an equal
