@@ -155,9 +155,9 @@ MEMORY_SETTINGS = {
         1.0,
     ),
     'similar': (
-        'Probability from which a remembered object may be what is seen, or be another one again. Raising it remembers a '
-        'thing twice when it is seen from a new side, and answers AMBIGUOUS then; lowering it leaves more tracks without '
-        'an object, and takes look-alikes of two rooms for one.',
+        'Probability from which a remembered object may be what is seen, or be another one again. Raising it remembers '
+        'a thing twice when it is seen from a new side, and answers AMBIGUOUS then; lowering it leaves more tracks '
+        'without an object, and takes look-alikes of two rooms for one.',
         0.0,
         1.0,
     ),
