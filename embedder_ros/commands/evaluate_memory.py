@@ -9,8 +9,7 @@ import json
 from pathlib import Path
 
 from embedder_ros.commands import options as build
-from embedder_ros.commands.evaluate_reid import observations
-from embedder_ros.types import UserError
+from embedder_ros.commands.evaluate_reid import check_truths, observations
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -39,8 +38,7 @@ def run(options: argparse.Namespace) -> None:
     from embedder_ros.evaluation import recall
     from embedder_ros.evaluation.truth import Truth
 
-    if len(options.truth) != len(options.path):
-        raise UserError(f'{len(options.path)} bags but {len(options.truth)} truths; give --truth once for every bag')
+    check_truths(options)
     pipeline = build.pipeline(options)
     embedder = pipeline.embedder
     truths = [Truth(path) for path in options.truth]

@@ -71,8 +71,8 @@ def run(options: argparse.Namespace) -> None:
     from embedder_ros.evaluation import reid
     from embedder_ros.evaluation.reid_clips import drop, hide, joined
 
-    if options.truth and len(options.truth) != len(options.path):
-        raise UserError(f'{len(options.path)} bags but {len(options.truth)} truths; give --truth once for every bag')
+    if options.truth:
+        check_truths(options)
     pipeline = build.pipeline(options)
     model = pipeline.embedder.info
     whole = joined([_clip(pipeline, options, n) for n in range(len(options.path))])
@@ -85,6 +85,12 @@ def run(options: argparse.Namespace) -> None:
         **reid.evaluate(clip, model, person=person),
     }
     print(json.dumps(report, indent=2) if options.json else '\n'.join(reid.lines(report)))
+
+
+def check_truths(options: argparse.Namespace) -> None:
+    """Raises UserError unless there is a truth for every bag."""
+    if len(options.truth) != len(options.path):
+        raise UserError(f'{len(options.path)} bags but {len(options.truth)} truths; give --truth once for every bag')
 
 
 def _clip(pipeline: Pipeline, options: argparse.Namespace, number: int) -> Clip:

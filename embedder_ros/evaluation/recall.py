@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from embedder_ros.evaluation.estimates import Estimate, share
-from embedder_ros.evaluation.reid_clips import Clip, Shown
+from embedder_ros.evaluation.grounding import ON_IOU, RIGHT_IOU
+from embedder_ros.evaluation.reid_clips import Clip, unlabelled
 from embedder_ros.evaluation.reid_methods import Remembering, identify, track
-from embedder_ros.evaluation.truth import RIGHT_IOU, Truth, in_view
+from embedder_ros.evaluation.truth import Truth, in_view
 from embedder_ros.types import NANOSECONDS, Answer, FloatArray, ModelInfo, Observation, Outcome, UserError, box_iou
 
-ON_IOU = 0.2  # overlap from which a box is on a thing, though not around it
 LATE = 1.0  # seconds that a thing was still in view after the frame that the answer names, from which it is late
 
 
@@ -73,7 +73,7 @@ def ask(
         UserError: the truth is another recording's.
     """
     seen = _last_seen(observations, truth)
-    clip = Clip(tuple(Shown(o, ('',) * len(o)) for o in sorted(observations, key=lambda o: o.stamp)), lambda a, b: True)
+    clip = Clip(unlabelled(observations), lambda a, b: True)
     now = clip.shown[-1].observation.stamp
     with tempfile.TemporaryDirectory(prefix='recall') as folder:
         with contextlib.closing(Remembering(model, Path(folder) / 'memory.db', person=person)) as one:
@@ -93,16 +93,16 @@ def _last_seen(observations: Sequence[Observation], truth: Truth) -> dict[str, i
 
 def _judged(recording: int, text: str, answer: Answer, truth: Truth, seen: Mapping[str, int]) -> Asked:
     meant = truth.meant.get(text, set()) & seen.keys()
-    best, late = '', 0.0
+    best, late, score = '', 0.0, 0.0
     if answer.candidates:
         c = answer.candidates[0]
+        score = c.score
         there = [o for o in truth.shown(c.camera, c.stamp) or () if o['instance'] in meant]
         overlap = box_iou(c.box[None], np.array([o['box'] for o in there], np.float32).reshape(-1, 4))[0]
         on = float(overlap.max(initial=0.0))
         best = 'right' if on >= RIGHT_IOU else 'loose' if on >= ON_IOU else 'wrong'
         if best != 'wrong':
             late = max(0.0, (seen[there[int(overlap.argmax())]['instance']] - c.stamp) / NANOSECONDS)
-    score = answer.candidates[0].score if answer.candidates else 0.0
     return Asked(
         recording, text, len(meant), answer.outcome.name, best, round(late, 3), round(score, 4), round(answer.margin, 4)
     )

@@ -100,7 +100,7 @@ def from_tracks(observations: Iterable[Observation], model: ModelInfo) -> Clip:
 
     Of tracks that run over one another the longest is taken. Two are known to differ only if some frame shows both.
     """
-    shown = _sorted([Shown(o, ('',) * len(o)) for o in observations])
+    shown = unlabelled(observations)
     tracks = track_rows([s.observation for s in shown], model)
     labels = [[''] * len(s.labels) for s in shown]
     for name, at in sorted(tracks.items(), key=lambda item: -len(item[1])):
@@ -114,6 +114,11 @@ def _by_tracks(shown: Iterable[Shown]) -> Clip:
     shown = _sorted(shown)
     together = seen_together(shown)
     return Clip(shown, lambda a, b: frozenset((a, b)) in together, by_tracks=True)
+
+
+def unlabelled(observations: Iterable[Observation]) -> tuple[Shown, ...]:
+    """Observations of which no row is known, in order of their stamps."""
+    return _sorted([Shown(o, ('',) * len(o)) for o in observations])
 
 
 def track_rows(observations: Sequence[Observation], model: ModelInfo) -> dict[str, list[tuple[int, int]]]:

@@ -38,7 +38,7 @@ UNIT = 1e-2
 # Objects listed in a remembered frame.
 SHOWN = 3
 
-Found = tuple[Candidate, Known]  # the candidate that an object is
+Scored = tuple[Candidate, Known]  # an object, and what it is as an answer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,14 +117,14 @@ class Questions:
             return Outcome.AMBIGUOUS, 'small_margin'
         return Outcome.FOUND, 'found'
 
-    def _lead(self, found: Sequence[Found]) -> float:
+    def _lead(self, found: Sequence[Scored]) -> float:
         """Score of the first minus that of the next one that is another thing."""
         if not found:
             return 0.0
         best, one = found[0]
         return best.score - next((c.score for c, k in found[1:] if self._distinct(one, k)), 0.0)
 
-    def _latest_first(self, found: Sequence[Found]) -> Sequence[Found]:
+    def _latest_first(self, found: Sequence[Scored]) -> Sequence[Scored]:
         """The same; of what may be the first one's thing and matches as well, the one seen last comes first."""
         if not found:
             return found
@@ -150,7 +150,7 @@ class Questions:
             return False
         return float(np.linalg.norm(a.position - b.position)) > self._settings.moved
 
-    def _candidates(self, vector: FloatArray, which: Filter, limit: int, stamp: int, by_identity: bool) -> list[Found]:
+    def _candidates(self, vector: FloatArray, which: Filter, limit: int, stamp: int, by_identity: bool) -> list[Scored]:
         """Candidates, best first."""
         hits = self._store.search(vector[None], 2 * limit + NEIGHBOURS, which, identity=by_identity)[0]
         known = self._in_question([h.object_id for h in hits], which)
