@@ -72,6 +72,14 @@ def test_an_answer_is_judged(
     assert truth.agrees(text, stamp, outcome, candidates) is expected
 
 
+def test_frames_may_name_the_topic_of_their_camera(truth: Truth) -> None:
+    content = json.loads(truth.path.read_text())
+    for frame in content['frames']:
+        frame['topic'] = '/camera/image_raw'
+    truth.path.write_text(json.dumps(content))
+    assert Truth(truth.path).agrees('the red handle', 100, FOUND, [np.asarray(HANDLE, np.float32)]) is True
+
+
 def test_the_questions_keep_their_order(truth: Truth) -> None:
     assert truth.questions == ['the red handle', 'a mug', 'the blue mug', 'a piano', 'a bowl']
 

@@ -41,6 +41,8 @@ class Truth:
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
             self._frames = by_frame(content)
+            cameras = {camera for _, camera in self._frames}
+            self._camera = cameras.pop() if len(cameras) == 1 else ''
             self.meant = {q['text']: set(q['instances']) for q in content['queries']}
             self.questions = list(self.meant)
             if not self.meant:
@@ -49,7 +51,7 @@ class Truth:
             raise UserError(f'{path} is no ground truth ({type(error).__name__}: {error}); render it again') from error
 
     def agrees(self, text: str, stamp: int, outcome: Outcome, candidates: Sequence[FloatArray]) -> bool | None:
-        """Whether an answer is right; None when the truth does not say.
+        """Whether an answer is right; None when the truth does not say, as of a frame of one of several cameras.
 
         FOUND is right on any of the meant things, AMBIGUOUS when several are in view and the best candidate is one of
         them, NOT_FOUND when none is in view by at least half.
@@ -60,7 +62,7 @@ class Truth:
             outcome: the answer.
             candidates: its (4,) boxes, best first.
         """
-        shown = self.shown('', stamp)
+        shown = self.shown(self._camera, stamp)
         if text not in self.meant or shown is None:
             return None
         meant = [o for o in shown if o['instance'] in self.meant[text]]
