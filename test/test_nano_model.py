@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,13 @@ import pytest
 from embedder_ros.models.nano import MANIFEST, WEIGHTS
 from embedder_ros.models.nano.confidence import fitting
 from embedder_ros.models.nano.image import CROP, CROP_MARGIN, crops
+from embedder_ros.models.nano.proposer import THIN, NanoProposer
 from embedder_ros.models.registry import Model, load_model
 from embedder_ros.pipeline import Pipeline
-from embedder_ros.types import Boxes, Frame, Observation, UserError
+from embedder_ros.training.photos import recorded
+from embedder_ros.types import Boxes, Frame, Observation, UserError, box_iou
+
+SAMPLE = Path(__file__).parent / 'sample' / 'kitchen'
 
 
 @pytest.fixture(scope='module')
@@ -94,6 +99,27 @@ def test_at_most_as_many_boxes_as_asked_for_best_first(model: Model, most: int) 
     boxes = model.proposer.propose([frame], model.embedder.encode([frame]), most)[0]
     assert len(boxes) <= most
     assert np.all(np.diff(boxes.objectness) <= 0)
+
+
+def test_thin_boxes_are_moved_to_where_their_edges_are_and_others_stay(model: Model) -> None:
+    """On things of the sample bag, which no stage was trained on, in boxes that are a little off."""
+    rng, before, after = np.random.default_rng(0), [], []
+    proposer = model.proposer
+    assert isinstance(proposer, NanoProposer)
+    for sample in islice(recorded(SAMPLE), 0, 60, 20):
+        encoded = model.embedder.encode([Frame(sample.image, 0, 'front')])[0]
+        truth = np.stack([thing.box for thing in sample.things]) * np.tile(encoded.scale, 2)
+        sides = truth[:, 2:] - truth[:, :2]
+        boxes = truth + np.tile(sides, 2) * rng.uniform(-0.2, 0.2, truth.shape)
+        boxes = np.clip(boxes, 0, np.tile(encoded.whole[0, 2:], 2)).astype(np.float32)
+        thin = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) <= THIN
+        out = proposer.refined(boxes, encoded)
+        np.testing.assert_array_equal(out[~thin], boxes[~thin])
+        seen = thin & (sides.min(axis=1) >= 8)
+        before.extend(np.diagonal(box_iou(boxes, truth))[seen])
+        after.extend(np.diagonal(box_iou(out, truth))[seen])
+    assert len(before) > 20 and np.mean(before) < 0.75 < 0.8 < np.mean(after)
+    assert proposer.refined(np.zeros((0, 4), np.float32), encoded).shape == (0, 4)
 
 
 @pytest.mark.parametrize('box', [[0, 0, np.nan, 5], [5, 5, 5, 9], [9, 5, 5, 9], [700, 0, 800, 50], [-9, -9, -1, -1]])

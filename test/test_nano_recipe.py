@@ -36,7 +36,7 @@ def test_every_stage_takes_the_options_it_is_given() -> None:
     for module, *words in listed():
         command = (module, words[0]) if module.endswith('.cli') else (module,)
         asked.setdefault(command, set()).update(word for word in words if word.startswith('--'))
-    assert len(asked) == 11
+    assert len(asked) == 12
     if any(importlib.util.find_spec(name) is None for name in ('torch', 'onnx')):
         pytest.skip('no torch or no onnx here')
     if importlib.util.find_spec('mujoco') is None:
@@ -55,7 +55,7 @@ def test_a_share_takes_less_of_everything_and_all_of_the_path() -> None:
     steps = [
         [int(words[words.index('--steps') + 1]) for words in found if '--steps' in words] for found in (whole, little)
     ]
-    assert steps == [[1650, 2350, 3500, 1500], [8, 12, 18, 8]]
+    assert steps == [[1650, 2350, 2400, 3500, 1500], [8, 12, 12, 18, 8]]
 
 
 def test_a_failed_recipe_goes_on_where_it_was(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

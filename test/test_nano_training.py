@@ -25,11 +25,12 @@ from embedder_ros.models.nano import WEIGHTS  # noqa: E402
 from embedder_ros.models.nano.colour import COLOURS, PALETTE  # noqa: E402
 from embedder_ros.models.nano.image import CROP, ImageEncoder  # noqa: E402
 from embedder_ros.models.nano.layout import IDENTITY, MEANING  # noqa: E402
-from embedder_ros.models.nano.proposer import MAPS, NanoProposer  # noqa: E402
+from embedder_ros.models.nano.proposer import MAPS, REFINED_MAPS, NanoProposer  # noqa: E402
 from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
 from embedder_ros.training import (  # noqa: E402
     export,
+    export_boxes,
     extract,
     localise,
     loop,
@@ -38,8 +39,9 @@ from embedder_ros.training import (  # noqa: E402
     train,
     train_identity,
     train_proposals,
+    train_refiner,
 )
-from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, settle, shades  # noqa: E402
+from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, Refiner, settle, shades  # noqa: E402
 from embedder_ros.training.photos import Sample, Single, Thing, alone, altered, mosaics, recoloured  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
 from embedder_ros.types import Frame, UserError, box_iou  # noqa: E402
@@ -65,6 +67,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder = ImageEncoder(WEIGHTS, device='cpu', threads=2)
     for number in range(4):
         extract.keep(drawn(number), encoder, None, folder, coco=[], maps=True)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames of bars, 10 to 30 pixels thick."""
+    folder, rng = tmp_path_factory.mktemp('bars'), np.random.default_rng(0)
+    encoder = ImageEncoder(WEIGHTS, device='cpu', threads=2)
+    for number in range(4):
+        image, things = np.full((480, 640, 3), 120, np.uint8), []
+        for place in range(12):
+            low = np.array([40 + 150 * (place % 4), 40 + 150 * (place // 4)]) + rng.integers(0, 20, 2)
+            high = low + rng.permutation([rng.integers(10, 30), rng.integers(40, 90)])
+            image[low[1] : high[1], low[0] : high[0]] = rng.integers(0, 255, 3)
+            things.append(Thing(np.array([*low, *high], np.float32), ('bar',)))
+        extract.keep(Sample(f'bars{number}', image, things, group='bars'), encoder, None, folder, coco=[], maps=True)
     return folder
 
 
@@ -261,7 +279,8 @@ def test_exported_model_loads_and_sees(trained: tuple, bank: Bank, data: Path, t
     for name in FROZEN:
         shutil.copy(WEIGHTS / name, tmp_path / name)
     export.write_head(head, Crops().eval(), tmp_path / 'head.onnx')
-    export.write_proposals(Proposals().eval(), tmp_path / 'proposals.onnx')
+    export_boxes.write_proposals(Proposals().eval(), tmp_path / 'proposals.onnx')
+    export_boxes.write_refiner(Refiner().eval(), tmp_path / 'refiner.onnx')
     boxes = export.cohort(tmp_path / 'head.onnx', data)
     export.write_texts(texts, bank, train.nouns(examples), boxes, tmp_path / 'text.npz')
     export.finish(tmp_path, scale=20.0, bias=-5.0)
@@ -303,8 +322,10 @@ def test_the_shipped_weights_can_be_gone_on_from(bank: Bank, data: Path, tmp_pat
     shipped, again = (OnnxSession(f / 'head.onnx', device='cpu').run(inputs) for f in (WEIGHTS, tmp_path))
     for name, value in shipped.items():
         np.testing.assert_allclose(again[name], value, atol=1e-6, err_msg=name)
-    export.write_proposals(restore.restored_proposals(WEIGHTS), tmp_path / 'proposals.onnx')
+    export_boxes.write_proposals(restore.restored_proposals(WEIGHTS), tmp_path / 'proposals.onnx')
     assert (tmp_path / 'proposals.onnx').read_bytes() == (WEIGHTS / 'proposals.onnx').read_bytes()
+    export_boxes.write_refiner(restore.restored_refiner(WEIGHTS), tmp_path / 'refiner.onnx')
+    assert (tmp_path / 'refiner.onnx').read_bytes() == (WEIGHTS / 'refiner.onnx').read_bytes()
     texts = restore.restored_texts(WEIGHTS)
     with np.load(WEIGHTS / 'text.npz') as stored:
         np.testing.assert_array_equal(texts.meaning.weight.detach().numpy().T, stored['meaning'])
@@ -335,7 +356,9 @@ def test_restored_batch_norms_settle_without_changing_anything(data: Path) -> No
     assert (looks() * before).sum(1).mean() > 0.99
 
 
-def test_a_stopped_stage_goes_on_where_it_was(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_stage_goes_on_where_it_was(
+    data: Path, bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each network is stopped in its third step and its stage started again: all is as if it had run at once."""
     monkeypatch.setattr(loop, 'KEEP', 1)
     names = {'classes': 1000, 'coco': 80}
@@ -344,6 +367,7 @@ def test_a_stopped_stage_goes_on_where_it_was(data: Path, tmp_path: Path, monkey
     words = [f'--vocabulary={WEIGHTS / "vocab.txt"}', *(f'--{name}={tmp_path / name}' for name in names)]
     stages: dict[str, tuple[Callable[[], None], list[str]]] = {
         'proposals': (train_proposals.main, ['--out']),
+        'refiner': (train_refiner.main, ['--out']),
         'head': (train.main, [*words, '--out']),
         'identity': (train_identity.main, ['--crop-steps=3', '--trained']),
     }
@@ -357,16 +381,22 @@ def test_a_stopped_stage_goes_on_where_it_was(data: Path, tmp_path: Path, monkey
 
         main, arguments = stages[stage]
         monkeypatch.setattr(loop.Kept, 'write', stopping)
-        monkeypatch.setattr('sys.argv', [stage, f'--data={data}', '--steps=3', *arguments, str(out)])
+        shown = bars if stage == 'refiner' else data
+        monkeypatch.setattr('sys.argv', [stage, f'--data={shown}', '--steps=3', *arguments, str(out)])
         with pytest.raises(KeyboardInterrupt) if stopped else contextlib.nullcontext():
             main()
 
-    networks = {'proposals': ['proposals'], 'head': ['head'], 'identity': ['individual', 'crops']}
+    networks = {
+        'proposals': ['proposals'],
+        'refiner': ['refiner'],
+        'head': ['head'],
+        'identity': ['individual', 'crops'],
+    }
     for stage, kept in networks.items():
         for network in (*kept, ''):
             run(stage, tmp_path / 'stopped', network)
         run(stage, tmp_path / 'at_once')
-    for file in ('proposals.pt', 'head.pt', 'texts.pt', 'crops.pt'):
+    for file in ('proposals.pt', 'refiner.pt', 'head.pt', 'texts.pt', 'crops.pt'):
         got, want = (torch.load(tmp_path / out / file) for out in ('stopped', 'at_once'))
         assert all(torch.equal(got[name], want[name]) for name in want), file
     assert not list(tmp_path.glob('*/*.part'))
@@ -397,7 +427,7 @@ def test_exported_proposals_are_the_trained_ones(data: Path, tmp_path: Path) -> 
 
     frames = train_proposals.load_all([data])
     network = train_proposals.fit(frames, 2)
-    export.write_proposals(network, tmp_path / 'proposals.onnx')
+    export_boxes.write_proposals(network, tmp_path / 'proposals.onnx')
     image, maps = frames[0].image[None], [m.astype(np.float32) for m in frames[0].maps]
     got = OnnxSession(tmp_path / 'proposals.onnx').run({'image': image} | dict(zip(MAPS, maps, strict=True)))
     with torch.no_grad():
@@ -422,6 +452,49 @@ def test_the_finest_level_is_trained_alone_and_answers_for_thin_things(data: Pat
         for box in (thin, thick)
     ]
     assert costs[0] < costs[1], 'only the thin thing has cells that should answer'
+
+
+def test_a_refiner_learns_where_edges_are(bars: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And what is exported does as the trained one; a box at the border sees nothing beyond it in both."""
+    from embedder_ros.inference.session import OnnxSession
+
+    monkeypatch.setattr(train_refiner, 'FRAMES', 2)
+    monkeypatch.setattr(train_refiner, 'COPIES', 16)
+    *shown, other = train_proposals.load_all([bars])
+    network = train_refiner.fit(shown, 60)
+    boxes, goals = train_refiner.shaken(other, np.random.default_rng(1))
+    boxes = np.concatenate([boxes, np.array([[600, 2, 640, 22]], np.float32)])
+    with torch.no_grad():
+        found = network(train_refiner.enlargements(network, other, boxes), torch.from_numpy(boxes)).numpy()
+
+    def fit(given: np.ndarray) -> float:
+        return float(np.diagonal(box_iou(given[: len(goals)], goals)).mean())
+
+    assert fit(boxes) < 0.75 and fit(found) > fit(boxes) + 0.1
+    export_boxes.write_refiner(network, tmp_path / 'refiner.onnx')
+    maps = dict(zip(MAPS, (m.astype(np.float32) for m in other.maps), strict=True))
+    read = {'image': other.image[None], 'boxes': boxes} | {name: maps[name] for name in REFINED_MAPS}
+    got = OnnxSession(tmp_path / 'refiner.onnx', device='cpu').run(read)['refined']
+    np.testing.assert_allclose(got, found, atol=0.2)
+
+
+def test_boxes_are_shaken_about_thin_things_alone(bars: Path) -> None:
+    frame = train_proposals.load_all([bars])[0]
+    thick = np.array([[300, 200, 420, 330], [500, 400, 502, 460]], np.float32)
+    frame = dataclasses.replace(frame, boxes=np.concatenate([thick, frame.boxes]))
+    assert train_refiner.refinable(frame).tolist() == list(range(2, 14))
+    boxes, goals = train_refiner.shaken(frame, np.random.default_rng(0))
+    overlap = box_iou(boxes, frame.boxes)
+    assert len(boxes) > 10 and (overlap.max(axis=1) >= train_refiner.NEAR).all()
+    np.testing.assert_array_equal(frame.boxes[overlap.argmax(axis=1)], goals)
+    with pytest.raises(UserError, match='4 to 48 pixels thick'):
+        train_refiner.fit([dataclasses.replace(frame, boxes=thick)], 1)
+
+
+def test_a_mirrored_goal_is_mirrored_in_its_window() -> None:
+    boxes, goals = torch.tensor([[10.0, 0, 20, 8]]), torch.tensor([[12.0, 1, 23, 7]])
+    assert train_refiner.mirrored(goals, boxes).tolist() == [[7, 1, 18, 7]]
+    assert torch.equal(train_refiner.mirrored(train_refiner.mirrored(goals, boxes), boxes), goals)
 
 
 def test_a_matrix_stored_as_bytes_is_near_what_it_was(tmp_path: Path) -> None:

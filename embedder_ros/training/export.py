@@ -3,8 +3,8 @@
 
     python -m embedder_ros.training.export --trained OUT --data FOLDER [...] --classes FILE --coco FILE --out WEIGHTS
 
-Writes head.onnx, proposals.onnx and text.npz beside the frozen networks, and nano.json with placeholder calibration;
-`embedder_ros.training.calibrate` then fits the calibration on validation frames.
+Writes head.onnx, proposals.onnx, refiner.onnx and text.npz beside the frozen networks, and nano.json with placeholder
+calibration; `embedder_ros.training.calibrate` then fits the calibration on validation frames.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ from embedder_ros.models.nano.layout import DIM, ONE
 from embedder_ros.models.nano.manifest import write_manifest
 from embedder_ros.models.nano.query import composed
 from embedder_ros.models.nano.text import PROMPT_VERSION, ClassMixture
+from embedder_ros.training.export_boxes import Maps, write_proposals, write_refiner
 from embedder_ros.training.network import (
     CLASS_ROWS,
     DARK,
     FEATURES,
     FLOOR,
     KEPT,
-    PIXEL_MEAN,
-    PIXEL_SPREAD,
     POOLED,
     SHADES,
     TOKEN_CHANNELS,
@@ -44,13 +43,13 @@ from embedder_ros.training.network import (
     Crops,
     Head,
     Proposals,
+    Refiner,
     Texts,
 )
 from embedder_ros.training.onnx_graph import GraphWriter
 from embedder_ros.training.photos import COCO_ROWS, spoken_names
 from embedder_ros.training.phrases import Bank
 from embedder_ros.training.train import Example, load
-from embedder_ros.training.train_proposals import STRIDES
 from embedder_ros.types import FloatArray
 
 Network = TypeVar('Network', bound=nn.Module)
@@ -74,9 +73,12 @@ def main() -> None:
     args = parser.parse_args()
     proposals = restored(Proposals(), 'proposals', args.trained)
     write_proposals(proposals, args.out / 'proposals.onnx')
+    write_refiner(restored(Refiner(), 'refiner', args.trained), args.out / 'refiner.onnx')
     last = args.trained[-1]
     if not (last / 'head.pt').exists():
-        print('proposals.onnx is written; train the head on its boxes (extract, train) for the rest')
+        print(
+            'proposals.onnx and refiner.onnx are written; train the head on their boxes (extract, train) for the rest'
+        )
         return
     bank = Bank(args.out / 'vocab.txt', spoken_names(args.classes, args.coco), last / 'phrases.npz')
     head, crops = restored(Head(), 'head', args.trained), restored(Crops(), 'crops', [last])
@@ -255,7 +257,7 @@ def _tokens(net: _Layers, head: Head, base: str) -> tuple[str, str]:
 
 def _pixels(net: _Layers, crops: Crops) -> str:
     """(N + 1, PIXELS_DIM) unit rows of `Crops`."""
-    graph, maps = net.graph, _Maps(net.graph)
+    graph, maps = net.graph, Maps(net.graph)
     value = maps.towers(crops.body, maps.centred('crops'))
     value = graph.op('Add', value, maps.stack(crops.last, value))
     side = CROP // 8
@@ -343,103 +345,6 @@ def typical(maps: Mapping[str, FloatArray], mixture: ClassMixture) -> FloatArray
     nouns = np.concatenate([maps['known'], maps['names'][::NAMES]])
     queries = np.stack([composed(noun, noun, (), maps, mixture) for noun in nouns])
     return queries.mean(axis=0) * (np.arange(DIM) < ONE.stop)
-
-
-def write_proposals(network: Proposals, path: Path) -> None:
-    """Image (1, H, W, 3) uint8 and feature maps -> boxes (M, 4) in pixels of that image and objectness (M,)."""
-    graph = GraphWriter()
-    net = _Maps(graph)
-    p5 = net.conv(network.lateral[2], 's32')
-    p4 = graph.op('Add', net.conv(network.lateral[1], 's16'), net.enlarged(p5, 's16'))
-    p3 = graph.op('Add', net.conv(network.lateral[0], 's8'), net.enlarged(p4, 's8'))
-    levels = [net.stack(smooth, value) for smooth, value in zip(network.smooth, (p3, p4, p5), strict=True)]
-    above = net.enlarged(net.conv(network.fine['above'], levels[0]), 's4')
-    pixels = net.towers(network.fine['pixels'], net.centred('image'))
-    fine = graph.op('Relu', graph.op('Sum', pixels, net.conv(network.fine['lateral'], 's4'), above))
-    for block in network.fine['tower']:
-        fine = graph.op('Add', fine, net.stack(block, fine))
-    fine = net.conv(network.fine['found'], fine)
-    sizes = graph.constant(np.array([1, 4]))
-    found = [tuple(graph.op('Split', fine, sizes, outputs=2, axis=1))]
-    for value in levels:
-        score = net.conv(network.score, net.towers(network.score_tower, value))
-        found.append((score, net.conv(network.edges, net.towers(network.edge_tower, value))))
-    boxes, scores = [], []
-    for (score, edges), stride, reach in zip(found, STRIDES, network.reach, strict=True):
-        boxes.append(net.boxes(edges, stride, reach))
-        scores.append(graph.op('Reshape', graph.op('Sigmoid', score), graph.constant(np.array([-1]))))
-    outputs = {'boxes': graph.op('Concat', *boxes, axis=0), 'objectness': graph.op('Concat', *scores, axis=0)}
-    channels = {'s4': 24, 's8': 40, 's16': 112, 's32': 320}
-    inputs: dict[str, Any] = {'image': (TensorProto.UINT8, [1, 'H', 'W', 3])}
-    inputs |= {n: (TensorProto.FLOAT, [1, c, f'{n}_h', f'{n}_w']) for n, c in channels.items()}
-    graph.save(path, inputs, outputs, {'boxes': ['M', 4], 'objectness': ['M']})
-
-
-class _Maps:
-    """Writes torch convolutions; values are maps (1, C, h, w)."""
-
-    def __init__(self, graph: GraphWriter) -> None:
-        self.graph = graph
-
-    def centred(self, images: str) -> str:
-        """`network.centred` of a uint8 input."""
-        planes = self.graph.op('Cast', self.graph.op('Transpose', images, perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
-        moved = self.graph.op('Add', planes, self._number(-255 * PIXEL_MEAN))
-        return self.graph.op('Mul', moved, self._number(1 / (255 * PIXEL_SPREAD)))
-
-    def conv(self, layer: nn.Conv2d, value: str, norm: nn.BatchNorm2d | None = None) -> str:
-        if norm is not None:
-            layer = nn.utils.fusion.fuse_conv_bn_eval(layer, norm)
-        kernel, bias = (self.graph.weight(t.detach().numpy()) for t in (layer.weight, layer.bias))
-        pads, strides = [layer.padding[0]] * 4, list(layer.stride)
-        return self.graph.op('Conv', value, kernel, bias, pads=pads, strides=strides, group=layer.groups)
-
-    def stack(self, layers: nn.Sequential, value: str) -> str:
-        """Convolutions, a batch norm folded into the one before it, and ReLU."""
-        members = list(layers)
-        for index, layer in enumerate(members):
-            if isinstance(layer, nn.Conv2d):
-                after = members[index + 1]
-                value = self.conv(layer, value, after if isinstance(after, nn.BatchNorm2d) else None)
-            elif isinstance(layer, nn.ReLU):
-                value = self.graph.op('Relu', value)
-        return value
-
-    def towers(self, layers: nn.Sequential, value: str) -> str:
-        for block in layers:
-            value = self.stack(block, value)
-        return value
-
-    def enlarged(self, value: str, like: str) -> str:
-        """Nearest-neighbour copy of `value` at the size of `like`."""
-        head, size = (self.graph.op('Shape', v) for v in (value, like))
-        channels = self.graph.op('Slice', head, *(self.graph.constant(np.array([v])) for v in (0, 2)))
-        plane = self.graph.op('Slice', size, *(self.graph.constant(np.array([v])) for v in (2, 4)))
-        sizes = self.graph.op('Concat', channels, plane, axis=0)
-        return self.graph.op(
-            'Resize', value, '', '', sizes, mode='nearest', coordinate_transformation_mode='asymmetric',
-            nearest_mode='floor',
-        )  # fmt: skip
-
-    def boxes(self, edges: str, stride: int, reach: float) -> str:
-        """Log distances (1, 4, h, w) to xyxy (h * w, 4)."""
-        graph = self.graph
-        limits = [graph.constant(np.array(v, np.float32)) for v in (-4, 4)]
-        distance = graph.op('Mul', graph.op('Exp', graph.op('Clip', edges, *limits)), self._number(reach))
-        flat = graph.op(
-            'Reshape', graph.op('Transpose', distance, perm=[0, 2, 3, 1]), graph.constant(np.array([-1, 4]))
-        )
-        ones = graph.op('ConstantOfShape', graph.op('Slice', graph.op('Shape', edges), *(
-            graph.constant(np.array([v])) for v in (2, 4))))  # fmt: skip
-        cells = graph.op('Transpose', graph.op('NonZero', graph.op('Add', ones, self._number(1.0))), perm=[1, 0])
-        order = graph.op('Gather', cells, graph.constant(np.array([1, 0, 1, 0])), axis=1)
-        centre = graph.op('Add', graph.op('Cast', order, to=TensorProto.FLOAT), self._number(0.5))
-        centre = graph.op('Mul', centre, self._number(stride))
-        signs = graph.constant(np.array([-1, -1, 1, 1], np.float32))
-        return graph.op('Add', centre, graph.op('Mul', flat, signs))
-
-    def _number(self, value: float) -> str:
-        return self.graph.constant(np.array(value, np.float32))
 
 
 if __name__ == '__main__':

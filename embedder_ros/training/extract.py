@@ -137,8 +137,9 @@ def taught(sample: Sample, encoded: Encoded, coco: list[tuple[str, ...]]) -> Non
 
 def proposed(encoded: Encoded, proposer: NanoProposer | None) -> FloatArray:
     """The boxes the model itself would choose; before there is a proposal head, the detector's."""
-    boxes, scores = proposer.candidates(encoded) if proposer else (encoded.boxes, encoded.scores.max(axis=1))
-    return boxes[distinct(boxes, scores, PROPOSED)]
+    if proposer:
+        return proposer.choose(encoded, PROPOSED)[0]
+    return encoded.boxes[distinct(encoded.boxes, encoded.scores.max(axis=1), PROPOSED)]
 
 
 def candidate_boxes(truth: FloatArray, proposed: FloatArray, encoded: Encoded, rng: np.random.Generator) -> FloatArray:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nano's trained networks in torch: a small ObjEmbed head (MODELS.md 1.1) and a class-agnostic proposal head.
+"""nano's trained networks in torch: a small ObjEmbed head (MODELS.md 1.1), class-agnostic proposals and their refiner.
 
-Both stand on what the frozen networks see, so they train on a CPU.
+All stand on what the frozen networks see, so they train on a CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ PIXEL_MEAN, PIXEL_SPREAD = 0.45, 0.25  # of pixels in 0..1, to about -2..2
 DARK = 0.05  # added to a brightness before its logarithm
 
 KEPT = 0.2  # share of the individual part in an object vector
+CELLS = 12  # of a side of a box that is refined; its pixels are seen twice as fine
+REFINED_CHANNELS = (24, 40, 112)  # of the maps at strides 4, 8 and 16
+SIDE = 30.0  # pixels of a typical refined box
+
 FLOOR = 0.06  # root of a class's probability below which it says nothing: the tail of a softmax is noise
 
 
@@ -216,6 +220,78 @@ class Proposals(nn.Module):
             edges.append(self.edges(self.edge_tower(value)))
         reached = [reach * torch.exp(e.clamp(-4, 4)) for reach, e in zip(self.reach, edges, strict=True)]
         return [s[:, 0] for s in scores], [r.permute(0, 2, 3, 1) for r in reached]
+
+
+class Refiner(nn.Module):
+    """Where the edges of a thin box really are: it is seen alone, enlarged, in the pixels and the backbone's maps.
+
+    An edge is looked for on the line across it, by its place among CELLS cells (Wang et al. 2020, "Side-aware boundary
+    localization", without its classes).
+    """
+
+    wide = 48
+    around, margin = 1.6, 3.0  # of a box's sides seen, and pixels more on each: what it may lack lies outside
+    near = 6.0  # how much less a cell is believed that is a whole window away from the edge as it was
+
+    def __init__(self) -> None:
+        super().__init__()
+        wide = self.wide
+        self.pixels = nn.ModuleList([_conv(3, 32, 2, kernel=5), nn.Conv2d(32, wide, 1)])
+        self.lateral = nn.ModuleList([nn.Conv2d(c, wide, 1, bias=False) for c in REFINED_CHANNELS])
+        self.size = nn.Linear(2, wide)
+        self.place = nn.Parameter(torch.zeros(wide, CELLS, CELLS))
+        self.body = nn.ModuleList([_conv(wide, wide) for _ in range(4)])
+        self.line = nn.Sequential(
+            nn.Conv1d(2 * wide, wide, 3, padding=1), nn.ReLU(), nn.Conv1d(wide, 2, 3, padding=1)
+        )  # fmt: skip
+
+    def forward(self, shown: Sequence[Tensor], boxes: Tensor) -> Tensor:
+        """Better boxes (K, 4) for boxes (K, 4) of at least a pixel, from `enlarged` of their `windows`."""
+        value = self.pixels[1](self.pixels[0](shown[0]))
+        for lateral, cells in zip(self.lateral, shown[1:], strict=True):
+            value = value + lateral(cells)
+        sides = torch.log((boxes[:, 2:] - boxes[:, :2]) / SIDE)
+        value = F.relu(value + self.place + self.size(sides)[:, :, None, None])
+        for block in self.body:
+            value = value + block(value)
+        across = [torch.cat([value.mean(axis), value.amax(axis)], 1) for axis in (2, 3)]
+        edges = torch.stack([self.line(line) + self.prior() for line in across], 2).softmax(3) @ self.middles()
+        window = self.windows(boxes)
+        return window[:, :2].repeat(1, 2) + edges.flatten(1) * (window[:, 2:] - window[:, :2]).repeat(1, 2)
+
+    def windows(self, boxes: Tensor) -> Tensor:
+        """(K, 4) what is looked at of boxes (K, 4), which may lie outside the image."""
+        middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+        half = half * self.around + self.margin
+        return torch.cat([middle - half, middle + half], 1)
+
+    def middles(self) -> Tensor:
+        """(CELLS,) where the cells are in a window of length 1."""
+        return (torch.arange(CELLS) + 0.5) / CELLS
+
+    def prior(self) -> Tensor:
+        """(2, CELLS) for the lower and the upper edge: near the box's own it is believed sooner."""
+        own = torch.tensor([[0.5 - 0.5 / self.around], [0.5 + 0.5 / self.around]])
+        return -self.near * (self.middles() - own).abs()
+
+
+def enlarged(values: Tensor, windows: Tensor, stride: int, cells: int) -> Tensor:
+    """(K, C, cells, cells) of a map (1, C, h, w), each the mean of 2 x 2 samples: ONNX's RoiAlign with half pixels.
+
+    Args:
+        values: the map.
+        windows: (K, 4) xyxy pixels; what lies more than a cell outside the map counts as zero.
+        stride: pixels per cell of the map.
+        cells: of a side of what is given back.
+    """
+    height, width = values.shape[-2:]
+    step = (torch.arange(2 * cells) + 0.5) / (2 * cells)
+    low, size = windows[:, :2, None], windows[:, 2:, None] - windows[:, :2, None]
+    x, y = ((low + size * step) / stride).unbind(1)  # (K, 2 * cells) each
+    grid = torch.stack(torch.broadcast_tensors(2 * x[:, None] / width - 1, 2 * y[:, :, None] / height - 1), -1)
+    sampled = F.grid_sample(values, grid.flatten(0, 1)[None], padding_mode='border', align_corners=False)
+    inside = ((x >= -0.5) & (x <= width + 0.5))[:, None] & ((y >= -0.5) & (y <= height + 0.5))[:, :, None]
+    return F.avg_pool2d(sampled[0].unflatten(1, (len(windows), -1)).transpose(0, 1) * inside[:, None], 2)
 
 
 def settle(network: nn.Module, look: Callable[[], object]) -> None:

@@ -106,6 +106,8 @@ def stages(args: argparse.Namespace) -> Iterator[Stage]:
     yield 'proposals', [(*proposals, *data('maps', *shown), '--steps', count(1650))]
     finest = ('--only-fine', '--start', trained, '--steps', count(2350))
     yield 'finest', [(*proposals, *data('maps', *shown, 'recoloured'), *finest)]
+    refiner = (f'{TRAINING}.train_refiner', '--out', trained, *data('maps', *shown, 'recoloured'))
+    yield 'refiner', [(*refiner, '--steps', count(2400))]
     export = (f'{TRAINING}.export', '--trained', trained, '--out', weights, *words)
     yield 'boxes', [(*export, *data('maps', 'scenes'))]
     yield (

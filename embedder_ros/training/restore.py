@@ -3,9 +3,10 @@
 
     python -m embedder_ros.training.restore --weights embedder_ros/models/nano/weights --out OUT
 
-Writes head.pt, crops.pt, proposals.pt and texts.pt, with the files' own numbers (float16). Batch norms were folded into
-the convolutions before them and come back doing nothing; `train_identity` and `train_proposals --start` settle them.
-A mean of runs (`export`) that holds the first needs it settled too: `train_proposals --start OUT --steps 0`.
+Writes head.pt, crops.pt, proposals.pt, refiner.pt and texts.pt, with the files' own numbers (float16). Batch norms were
+folded into the convolutions before them and come back doing nothing; `train_identity` and `train_proposals --start`
+settle them. A mean of runs (`export`) that holds the first needs it settled too: `train_proposals --start OUT
+--steps 0`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from embedder_ros.training.export import write_head, write_proposals
-from embedder_ros.training.network import Crops, Head, Proposals, Texts
+from embedder_ros.training.export import write_head
+from embedder_ros.training.export_boxes import write_proposals, write_refiner
+from embedder_ros.training.network import Crops, Head, Proposals, Refiner, Texts
 from embedder_ros.types import UserError
 
 
@@ -35,6 +37,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     head, crops = restored_head(args.weights)
     networks = {'head': head, 'crops': crops, 'proposals': restored_proposals(args.weights)}
+    networks['refiner'] = restored_refiner(args.weights)
     for name, network in (networks | {'texts': restored_texts(args.weights)}).items():
         torch.save(network.state_dict(), args.out / f'{name}.pt')
 
@@ -56,6 +59,13 @@ def restored_proposals(weights: Path) -> Proposals:
     """What proposals.onnx in folder `weights` was written from. Raises UserError for another version's file."""
     network = Proposals().eval()
     _fill(network, lambda path: write_proposals(network, path), weights / 'proposals.onnx')
+    return network
+
+
+def restored_refiner(weights: Path) -> Refiner:
+    """What refiner.onnx in folder `weights` was written from. Raises UserError for another version's file."""
+    network = Refiner().eval()
+    _fill(network, lambda path: write_refiner(network, path), weights / 'refiner.onnx')
     return network
 
 

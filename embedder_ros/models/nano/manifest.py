@@ -13,8 +13,11 @@ from embedder_ros.inference.session import REMEDY, read_weights
 from embedder_ros.models.nano import MANIFEST
 from embedder_ros.types import Calibration, UserError
 
-FORMAT = 2
-FILES = ('backbone.onnx', 'detector.onnx', 'regions.onnx', 'proposals.onnx', 'head.onnx', 'text.npz', 'vocab.txt')
+FORMAT = 3
+FILES = (
+    'backbone.onnx', 'detector.onnx', 'regions.onnx', 'proposals.onnx', 'refiner.onnx', 'head.onnx', 'text.npz',
+    'vocab.txt',
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
