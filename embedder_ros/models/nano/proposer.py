@@ -24,7 +24,7 @@ REFINED_MAPS = ('s4', 's8', 's16')  # that the edges of thin boxes are found in,
 # Backbone pixels; boxes whose shorter side is longer stay as they are. Raising it makes rendered boxes tighter and
 # those on photos, where the refiner was shown little, looser.
 THIN = 40.0
-SPARE = 16  # boxes refined beyond those asked for, since some turn out to be the same
+SPARE = 48  # boxes refined beyond those asked for: some turn out to be the same, and leave room for others
 MIN_SIDE = 4.0  # backbone pixels; thinner boxes are noise
 
 
