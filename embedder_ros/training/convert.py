@@ -126,11 +126,13 @@ def write_regions(state: dict[str, np.ndarray], path: Path) -> None:
                      graph.constant(np.array(0, np.float32)))  # fmt: skip
     index = graph.op('Cast', batch, to=TensorProto.INT64)
     parts = [
-        graph.op('Flatten', _roi_align(graph, f's{stride}', index, stride, cells, samples))
+        graph.op('Flatten', graph.roi_align(f's{stride}', 'boxes', index, stride=stride, cells=cells, samples=samples))
         for stride, cells, samples in REGION_GRIDS
     ]
-    full = graph.op('Flatten', _roi_align(graph, 'top', index, 32, 1, POOL_SAMPLES))
-    half = graph.op('Flatten', _roi_align(graph, 'half_top', index, 32, 1, POOL_SAMPLES, boxes='half_boxes'))
+    full, half = (
+        graph.op('Flatten', graph.roi_align(value, boxes, index, stride=32, cells=1, samples=POOL_SAMPLES))
+        for value, boxes in (('top', 'boxes'), ('half_top', 'half_boxes'))
+    )
     pooled = graph.op('Add', full, graph.op('Mul', graph.op('Sub', half, full), 'half_share'))
     logits = graph.op('Gemm', pooled, graph.bytes(state['_fc.weight']), graph.weight(state['_fc.bias']), transB=1)
     outputs = {'features': graph.op('Concat', *parts, axis=1), 'pooled': pooled}
@@ -182,15 +184,6 @@ def _decode(graph: GraphWriter, distances: str, stride: int) -> str:
     signs = graph.constant(np.array([-1, -1, 1, 1], np.float32))
     out = graph.op('Add', graph.constant(centres), graph.op('Mul', edges, signs))
     return graph.op('Clip', out, graph.constant(np.array(0, np.float32)), graph.constant(np.array(1, np.float32)))
-
-
-def _roi_align(
-    graph: GraphWriter, value: str, index: str, stride: int, cells: int, samples: int, boxes: str = 'boxes'
-) -> str:
-    return graph.op(
-        'RoiAlign', value, boxes, index, coordinate_transformation_mode='half_pixel', output_height=cells,
-        output_width=cells, sampling_ratio=samples, spatial_scale=1 / stride,
-    )  # fmt: skip
 
 
 def _slice(graph: GraphWriter, axis: int, start: int, end: int) -> list[str]:

@@ -11,11 +11,9 @@ from onnx import TensorProto
 from torch import nn
 
 from embedder_ros.models.nano.proposer import REFINED_MAPS
-from embedder_ros.training.network import CELLS, PIXEL_MEAN, PIXEL_SPREAD, SIDE, Proposals, Refiner
+from embedder_ros.training.network import CELLS, MAP_CHANNELS, PIXEL_MEAN, PIXEL_SPREAD, SIDE, Proposals, Refiner
 from embedder_ros.training.onnx_graph import GraphWriter
 from embedder_ros.training.train_proposals import STRIDES
-
-CHANNELS = {'s4': 24, 's8': 40, 's16': 112, 's32': 320}  # of the backbone's maps
 
 
 def write_proposals(network: Proposals, path: Path) -> None:
@@ -42,20 +40,25 @@ def write_proposals(network: Proposals, path: Path) -> None:
         boxes.append(net.boxes(edges, stride, reach))
         scores.append(graph.op('Reshape', graph.op('Sigmoid', score), graph.constant(np.array([-1]))))
     outputs = {'boxes': graph.op('Concat', *boxes, axis=0), 'objectness': graph.op('Concat', *scores, axis=0)}
-    graph.save(path, _inputs(tuple(CHANNELS)), outputs, {'boxes': ['M', 4], 'objectness': ['M']})
+    graph.save(path, _inputs(tuple(MAP_CHANNELS)), outputs, {'boxes': ['M', 4], 'objectness': ['M']})
 
 
 def write_refiner(network: Refiner, path: Path) -> None:
     """Image (1, H, W, 3) uint8, feature maps and boxes (K, 4) in pixels of that image -> refined (K, 4)."""
     graph = GraphWriter()
     net = Maps(graph)
-    windows = net.windows(network)
-    index = graph.op('Cast', graph.op('Mul', net.column('boxes', 0), net.number(0.0)), to=TensorProto.INT64)
+    windows = _windows(net, network)
+    column = graph.op('Gather', 'boxes', graph.constant(np.array([0])), axis=1)
+    column = graph.op('Squeeze', column, graph.constant(np.array([1])))
+    index = graph.op('Cast', graph.op('Mul', column, net.number(0.0)), to=TensorProto.INT64)
+
+    def enlarged(value: str, stride: int, cells: int) -> str:
+        return graph.roi_align(value, windows, index, stride=stride, cells=cells, samples=2)
+
     first, last = network.pixels
-    value = net.conv(last, net.stack(first, net.enlarged_boxes(net.centred('image'), windows, index, 1, 2 * CELLS)))
+    value = net.conv(last, net.stack(first, enlarged(net.centred('image'), 1, 2 * CELLS)))
     for lateral, name in zip(network.lateral, REFINED_MAPS, strict=True):
-        seen = net.enlarged_boxes(net.conv(lateral, name), windows, index, int(name[1:]), CELLS)
-        value = graph.op('Add', value, seen)
+        value = graph.op('Add', value, enlarged(net.conv(lateral, name), int(name[1:]), CELLS))
     sides = graph.op('MatMul', 'boxes', graph.constant(np.array([[-1, 0], [0, -1], [1, 0], [0, 1]], np.float32)))
     sides = graph.op('Log', graph.op('Mul', sides, net.number(1 / SIDE)))
     sides = graph.op('MatMul', sides, graph.weight(network.size.weight.detach().numpy().T))
@@ -64,7 +67,7 @@ def write_refiner(network: Refiner, path: Path) -> None:
     value = graph.op('Relu', graph.op('Sum', value, graph.weight(network.place.detach().numpy()), sides))
     for block in network.body:
         value = graph.op('Add', value, net.stack(block, value))
-    edges = [net.edges(network, value, axis) for axis in (2, 3)]  # (K, 2) lower and upper, of x and of y
+    edges = [_edges(net, network, value, axis) for axis in (2, 3)]  # (K, 2) lower and upper, of x and of y
     placed = graph.op('Gather', graph.op('Concat', *edges, axis=1), graph.constant(np.array([0, 2, 1, 3])), axis=1)
     low, high = (graph.op('Gather', windows, graph.constant(np.array([c, c + 1] * 2)), axis=1) for c in (0, 2))
     refined = graph.op('Add', low, graph.op('Mul', placed, graph.op('Sub', high, low)))
@@ -72,9 +75,28 @@ def write_refiner(network: Refiner, path: Path) -> None:
     graph.save(path, inputs, {'refined': refined}, {'refined': ['K', 4]})
 
 
+def _windows(net: Maps, network: Refiner) -> str:
+    """`Refiner.windows` of the input boxes."""
+    near, far = (1 + network.around) / 2, (1 - network.around) / 2
+    mixed = np.kron(np.array([[near, far], [far, near]]), np.eye(2)).astype(np.float32)
+    margin = network.margin * np.array([-1, -1, 1, 1], np.float32)
+    moved = net.graph.op('MatMul', 'boxes', net.graph.constant(mixed))
+    return net.graph.op('Add', moved, net.graph.constant(margin))
+
+
+def _edges(net: Maps, network: Refiner, value: str, axis: int) -> str:
+    """(K, 2) where in its window a box's lower and upper edge across `axis` are."""
+    graph = net.graph
+    reduced = [graph.op(kind, value, axes=[axis], keepdims=0) for kind in ('ReduceMean', 'ReduceMax')]
+    line = net.stack(network.line, graph.op('Concat', *reduced, axis=1))
+    believed = graph.op('Add', line, graph.constant(network.prior().numpy()))
+    middles = graph.constant(network.middles().numpy())
+    return graph.op('MatMul', graph.op('Softmax', believed, axis=2), middles)
+
+
 def _inputs(maps: tuple[str, ...]) -> dict[str, Any]:
     image = {'image': (TensorProto.UINT8, [1, 'H', 'W', 3])}
-    return image | {n: (TensorProto.FLOAT, [1, CHANNELS[n], f'{n}_h', f'{n}_w']) for n in maps}
+    return image | {n: (TensorProto.FLOAT, [1, MAP_CHANNELS[n], f'{n}_h', f'{n}_w']) for n in maps}
 
 
 class Maps:
@@ -141,34 +163,6 @@ class Maps:
         centre = graph.op('Mul', centre, self.number(stride))
         signs = graph.constant(np.array([-1, -1, 1, 1], np.float32))
         return graph.op('Add', centre, graph.op('Mul', flat, signs))
-
-    def column(self, boxes: str, index: int) -> str:
-        """(K,) one number of each box."""
-        column = self.graph.op('Gather', boxes, self.graph.constant(np.array([index])), axis=1)
-        return str(self.graph.op('Squeeze', column, self.graph.constant(np.array([1]))))
-
-    def windows(self, network: Refiner) -> str:
-        """`Refiner.windows` of the input boxes."""
-        near, far = (1 + network.around) / 2, (1 - network.around) / 2
-        mixed = np.kron(np.array([[near, far], [far, near]]), np.eye(2)).astype(np.float32)
-        margin = network.margin * np.array([-1, -1, 1, 1], np.float32)
-        moved = self.graph.op('MatMul', 'boxes', self.graph.constant(mixed))
-        return str(self.graph.op('Add', moved, self.graph.constant(margin)))
-
-    def enlarged_boxes(self, value: str, windows: str, index: str, stride: int, cells: int) -> str:
-        """`network.enlarged`."""
-        return str(self.graph.op(
-            'RoiAlign', value, windows, index, coordinate_transformation_mode='half_pixel', output_height=cells,
-            output_width=cells, sampling_ratio=2, spatial_scale=1 / stride,
-        ))  # fmt: skip
-
-    def edges(self, network: Refiner, value: str, axis: int) -> str:
-        """(K, 2) where in its window a box's lower and upper edge across `axis` are."""
-        reduced = [self.graph.op(kind, value, axes=[axis], keepdims=0) for kind in ('ReduceMean', 'ReduceMax')]
-        line = self.stack(network.line, self.graph.op('Concat', *reduced, axis=1))
-        believed = self.graph.op('Add', line, self.graph.constant(network.prior().numpy()))
-        middles = self.graph.constant(network.middles().numpy())
-        return str(self.graph.op('MatMul', self.graph.op('Softmax', believed, axis=2), middles))
 
     def number(self, value: float) -> str:
         """A constant."""

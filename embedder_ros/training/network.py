@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from embedder_ros.models.nano.colour import COLOURS, HISTOGRAM, LOOK, THUMBNAIL, ZONES
 from embedder_ros.models.nano.layout import CLASSES_DIM, INDIVIDUAL_DIM, MEANING_DIM, PIXELS_DIM
+from embedder_ros.models.nano.proposer import REFINED_MAPS
 from embedder_ros.training.photos import COCO_ROWS
 
 WIDTH = 160
@@ -24,8 +25,8 @@ PIXEL_MEAN, PIXEL_SPREAD = 0.45, 0.25  # of pixels in 0..1, to about -2..2
 DARK = 0.05  # added to a brightness before its logarithm
 
 KEPT = 0.2  # share of the individual part in an object vector
+MAP_CHANNELS = {'s4': 24, 's8': 40, 's16': 112, 's32': 320}  # of the backbone's maps
 CELLS = 12  # of a side of a box that is refined; its pixels are seen twice as fine
-REFINED_CHANNELS = (24, 40, 112)  # of the maps at strides 4, 8 and 16
 SIDE = 30.0  # pixels of a typical refined box
 
 FLOOR = 0.06  # root of a class's probability below which it says nothing: the tail of a softmax is noise
@@ -237,13 +238,11 @@ class Refiner(nn.Module):
         super().__init__()
         wide = self.wide
         self.pixels = nn.ModuleList([_conv(3, 32, 2, kernel=5), nn.Conv2d(32, wide, 1)])
-        self.lateral = nn.ModuleList([nn.Conv2d(c, wide, 1, bias=False) for c in REFINED_CHANNELS])
+        self.lateral = nn.ModuleList([nn.Conv2d(MAP_CHANNELS[name], wide, 1, bias=False) for name in REFINED_MAPS])
         self.size = nn.Linear(2, wide)
         self.place = nn.Parameter(torch.zeros(wide, CELLS, CELLS))
         self.body = nn.ModuleList([_conv(wide, wide) for _ in range(4)])
-        self.line = nn.Sequential(
-            nn.Conv1d(2 * wide, wide, 3, padding=1), nn.ReLU(), nn.Conv1d(wide, 2, 3, padding=1)
-        )  # fmt: skip
+        self.line = nn.Sequential(nn.Conv1d(2 * wide, wide, 3, padding=1), nn.ReLU(), nn.Conv1d(wide, 2, 3, padding=1))
 
     def forward(self, shown: Sequence[Tensor], boxes: Tensor) -> Tensor:
         """Better boxes (K, 4) for boxes (K, 4) of at least a pixel, from `enlarged` of their `windows`."""

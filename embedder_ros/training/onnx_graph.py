@@ -48,6 +48,13 @@ class GraphWriter:
         self._nodes.append(helper.make_node(kind, inputs, names, **attributes))
         return names[0] if outputs == 1 else names
 
+    def roi_align(self, value: str, boxes: str, index: str, *, stride: int, cells: int, samples: int) -> Any:
+        """(N, C, cells, cells) of a map under boxes (N, 4) in pixels; `index` (N,) int64 zeros; name of the output."""
+        return self.op(
+            'RoiAlign', value, boxes, index, coordinate_transformation_mode='half_pixel', output_height=cells,
+            output_width=cells, sampling_ratio=samples, spatial_scale=1 / stride,
+        )  # fmt: skip
+
     def save(
         self,
         path: Path,

@@ -36,9 +36,14 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     head, crops = restored_head(args.weights)
-    networks = {'head': head, 'crops': crops, 'proposals': restored_proposals(args.weights)}
-    networks['refiner'] = restored_refiner(args.weights)
-    for name, network in (networks | {'texts': restored_texts(args.weights)}).items():
+    networks: dict[str, nn.Module] = {
+        'head': head,
+        'crops': crops,
+        'proposals': restored_proposals(args.weights),
+        'refiner': restored_refiner(args.weights),
+        'texts': restored_texts(args.weights),
+    }
+    for name, network in networks.items():
         torch.save(network.state_dict(), args.out / f'{name}.pt')
 
 

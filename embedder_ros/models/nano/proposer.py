@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedder_ros import suppress
 from embedder_ros.inference.session import OnnxSession
@@ -62,14 +61,14 @@ class NanoProposer:
 
     def refined(self, boxes: FloatArray, encoded: Encoded) -> FloatArray:
         """Boxes (M, 4) in backbone pixels, the thin ones where their edges are."""
-        thin = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) <= THIN
+        thin = _shorter(boxes) <= THIN
         if not thin.any():
             return boxes
         maps = {name: encoded.maps[name] for name in REFINED_MAPS}
         found = self._refiner.run({'image': encoded.image[None], 'boxes': boxes[thin].astype(np.float32)} | maps)
         out = boxes.copy()
         out[thin] = np.clip(found['refined'], 0, np.tile(encoded.whole[0, 2:], 2))
-        return np.where(_wide(out)[:, None], out, boxes)
+        return np.where(_shorter(out)[:, None] >= MIN_SIDE, out, boxes)
 
     def candidates(self, encoded: Encoded) -> tuple[FloatArray, FloatArray]:
         """Boxes (M, 4) in backbone pixels and scores (M,) of both sources, overlaps included."""
@@ -78,7 +77,7 @@ class NanoProposer:
         boxes = np.concatenate([encoded.boxes[:CANDIDATES], found['boxes'][best]])
         scores = np.concatenate([np.sqrt(encoded.scores[:CANDIDATES].max(axis=1)), found['objectness'][best]])
         boxes = np.clip(boxes, 0, np.tile(encoded.whole[0, 2:], 2))
-        kept = _wide(boxes)
+        kept = _shorter(boxes) >= MIN_SIDE
         return boxes[kept], scores[kept]
 
 
@@ -88,6 +87,7 @@ def distinct(boxes: FloatArray, scores: FloatArray, most: int) -> np.ndarray:
     return order[suppress.distinct(boxes[order], np.zeros(len(order), int), SAME_BOX, most)]
 
 
-def _wide(boxes: FloatArray) -> NDArray[np.bool_]:
+def _shorter(boxes: FloatArray) -> FloatArray:
+    """(M,) the shorter side of boxes (M, 4)."""
     sides: FloatArray = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf)
-    return sides >= MIN_SIDE
+    return sides
