@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from embedder_ros.memory import store as store_module
 from embedder_ros.memory.open import open_store
 from embedder_ros.memory.store import Filter
 from embedder_ros.types import ModelInfo, UserError, unit_rows
+
+psycopg = pytest.importorskip('psycopg', reason='psycopg is not installed')
 
 ALL = Filter()
 TEST = Path(__file__).resolve().parent
@@ -75,8 +78,6 @@ def test_a_robot_sees_what_another_wrote(server: Postgres) -> None:
 
 
 def test_a_broken_connection_is_made_again(server: Postgres) -> None:
-    import psycopg
-
     url = server.new_url()
     store = open_store(url, MAP, MODEL)
     store.put([thing('a', vectors(1)[0])])
@@ -128,19 +129,35 @@ def test_a_server_that_does_not_answer_is_not_asked_by_every_question(server: Po
     store.close()
 
 
-def test_a_call_that_is_given_up_is_hung_up() -> None:
-    """At once, not when garbage is collected: a fleet's server has a limit of connections."""
+@contextmanager
+def hung_up() -> Iterator[str]:
+    """The url of a server that does not answer; what is done meanwhile must hang up by itself.
+
+    At once, not when garbage is collected: a fleet's server has a limit of connections.
+    """
     gc.disable()
     try:
         with socket.create_server(('127.0.0.1', 0)) as silent:
-            with pytest.raises(UserError, match='cannot be reached'):
-                open_store(f'postgresql://robot@127.0.0.1:{silent.getsockname()[1]}/objects', MAP, MODEL)
+            yield f'postgresql://robot@127.0.0.1:{silent.getsockname()[1]}/objects'
             call = silent.accept()[0]
             call.settimeout(5)
             with call:
                 assert call.recv(1000) and not call.recv(1000)  # the question, and then the end
     finally:
         gc.enable()
+
+
+def test_a_call_that_is_given_up_is_hung_up() -> None:
+    with hung_up() as url, pytest.raises(UserError, match='cannot be reached'):
+        open_store(url, MAP, MODEL)
+
+
+def test_the_call_of_an_index_that_is_given_up_is_hung_up(server: Postgres) -> None:
+    store = open_store(server.new_url(), MAP, MODEL)
+    with hung_up() as url, pytest.raises(psycopg.OperationalError, match='timeout'):
+        store._server._url = url  # type: ignore[attr-defined]
+        store._server.index(1, 'vector')  # type: ignore[attr-defined]
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -163,8 +180,6 @@ def test_a_missing_database_is_told(server: Postgres) -> None:
 
 
 def test_a_newer_format_is_refused(server: Postgres) -> None:
-    import psycopg
-
     url = server.new_url()
     open_store(url, MAP, MODEL).close()
     with psycopg.connect(url) as admin:
@@ -174,8 +189,6 @@ def test_a_newer_format_is_refused(server: Postgres) -> None:
 
 
 def test_a_user_without_rights_is_told(server: Postgres) -> None:
-    import psycopg
-
     url = server.new_url()
     open_store(url, MAP, MODEL).close()
     with psycopg.connect(url, autocommit=True) as admin:

@@ -141,7 +141,7 @@ class Server:
 
     def index(self, memory: int, column: str) -> None:
         """Make a map and model's approximate index, once; slow, and harmless to those who write meanwhile."""
-        with psycopg.connect(self._url, autocommit=True, **_CONNECT) as connection:
+        with _connect(self._url) as connection:
             connection.execute('SET search_path = embedder_ros, public')
             name, table = f'views_{memory}_{column}', f'views_{memory}'
             method = f'USING hnsw ({column} halfvec_cosine_ops)'
@@ -177,13 +177,11 @@ class Server:
         if begin < self._again:
             raise UserError(f'{self.name} does not answer: check the network; it is asked again in some seconds')
         try:
-            return psycopg.connect(self._url, autocommit=True, **_CONNECT)
-        except psycopg.OperationalError as error:
+            return _connect(self._url)
+        except psycopg.OperationalError:
             end = time.monotonic()
             self._again = end + PAUSE if end - begin > SILENT else 0.0
-            # psycopg's frame holds the socket, and the error the frame, in a cycle: the server would see this call open
-            # until Python next collects garbage.
-            raise error.with_traceback(None) from None
+            raise
 
     def _extended(self, connection: Any) -> TypeInfo:
         try:
@@ -226,6 +224,15 @@ class Server:
         else:
             meaning = f'failed: {_line(error)}'
         return f'{self.name} {meaning}'
+
+
+def _connect(url: str) -> Any:
+    try:
+        return psycopg.connect(url, autocommit=True, **_CONNECT)
+    except psycopg.OperationalError as error:
+        # psycopg's frame holds the socket, and the error the frame, in a cycle: the server would see this call open
+        # until Python next collects garbage.
+        raise error.with_traceback(None) from None
 
 
 @contextmanager
