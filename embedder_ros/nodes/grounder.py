@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,7 +50,7 @@ class Grounder(LifecycleNode):
         self._values = parameters.read(self, parameters.GROUNDER)
         self.memory_server = MemoryServer(self, self._queries, self._values)  # what can fail first: nothing is offered
         self._tracks = self.create_lifecycle_publisher(*wire.TRACKS.args)
-        self._markers = self.create_lifecycle_publisher(*wire.MARKERS.args)
+        self._views = self._offer_views()
         self._find = wire.offer(self, wire.FIND, self._on_find)
         self._follow = FollowServer(self)
         self._subscriptions_in = [
@@ -79,7 +79,7 @@ class Grounder(LifecycleNode):
         self.memory_server.destroy()
         self.memory_server = None
         self.destroy_service(self._find)
-        for publisher in (self._tracks, self._markers):
+        for publisher in (self._tracks, *self._views):
             self.destroy_lifecycle_publisher(publisher)
         for subscription in self._subscriptions_in:
             self.destroy_subscription(subscription)
@@ -140,6 +140,15 @@ class Grounder(LifecycleNode):
             max_candidates=_limit(limit),
         )
 
+    def _offer_views(self) -> dict[Any, Callable[..., Any]]:
+        """Publishers of the live tracks in others' messages, and what makes those."""
+        views = {self.create_lifecycle_publisher(*wire.MARKERS.args): markers}
+        if wire.DETECTIONS.installed:
+            from embedder_ros.nodes.detections import detections
+
+            views[self.create_lifecycle_publisher(*wire.DETECTIONS.args)] = detections
+        return views
+
     def _new_scene(self, model: Model) -> Scene:
         own, v = model.calibration, self._values
         thresholds = {
@@ -172,9 +181,10 @@ class Grounder(LifecycleNode):
         tracks = self.memory_server.recognise(observation, tracks)
         self.scene.recognised(observation.camera, tracks)
         self._tracks.publish(messages.tracks_to_msg(tracks, observation))
-        if self._markers.get_subscription_count():
-            names = self.memory_server.names(track.object_id for track in tracks)
-            self._markers.publish(markers(tracks, observation, names))
+        for publisher, view in self._views.items():
+            if publisher.get_subscription_count():
+                names = self.memory_server.names(track.object_id for track in tracks)
+                publisher.publish(view(tracks, observation, names))
         self._follow.on_frame(observation, tracks)
 
     async def _on_find(self, request: Find.Request, response: Find.Response) -> None:

@@ -31,6 +31,11 @@ from embedder_ros.srv import (
 )
 from embedder_ros.types import UserError
 
+try:
+    from vision_msgs.msg import Detection2DArray
+except ImportError:  # on most robots, but not among the wheels
+    Detection2DArray = 'vision_msgs/msg/Detection2DArray'
+
 # REP-2003: a best-effort subscription hears best-effort and reliable cameras alike. Depth 1: only the newest counts.
 CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 OUTPUT_QOS = QoSProfile(depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
@@ -46,7 +51,11 @@ SERVICE_QOS = QoSProfile(depth=100, history=HistoryPolicy.KEEP_LAST, reliability
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic; `*topic.args` is what rclpy's create_publisher and create_subscription take."""
+    """A topic; `*topic.args` is what rclpy's create_publisher and create_subscription take.
+
+    Attributes:
+        type: the message class, or its name where its package is not installed.
+    """
 
     name: str
     type: Any
@@ -58,6 +67,11 @@ class Topic:
     def args(self) -> tuple[Any, str, QoSProfile]:
         """Type, name, quality of service."""
         return self.type, self.name, self.qos
+
+    @property
+    def installed(self) -> bool:
+        """Whether there is a message class."""
+        return not isinstance(self.type, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +133,14 @@ MARKERS = Topic(
     'grounder',
     'Live tracks where depth places them, for RViz; only while subscribed.',
 )
+DETECTIONS = Topic(
+    'detections',
+    Detection2DArray,
+    OUTPUT_QOS,
+    'grounder',
+    'Live tracks that a frame shows, with the names that `remember` gave; only while subscribed, and where vision_msgs '
+    'is installed.',
+)
 TARGETS = Topic('targets', Targets, OUTPUT_QOS, 'grounder', 'The targets of all Follow goals, in each frame.')
 DIAGNOSTICS = Topic('/diagnostics', DiagnosticArray, OUTPUT_QOS, 'both', 'Named states with the fix in the text, 1 Hz.')
 
@@ -135,12 +157,14 @@ SEARCH_FRAMES = Service('search_frames', SearchFrames, 'grounder', 'Which rememb
 FOLLOW = Service('follow', Follow, 'grounder', 'Find once, then the target in every frame until cancelled.')
 
 SUBSCRIBED = (IMAGE, COMPRESSED, DEPTH, CAMERA_INFO)
-PUBLISHED = (OBJECTS, MODEL, PICTURE, TRACKS, MARKERS, TARGETS, DIAGNOSTICS)
+PUBLISHED = (OBJECTS, MODEL, PICTURE, TRACKS, MARKERS, DETECTIONS, TARGETS, DIAGNOSTICS)
 SERVICES = (EMBED_TEXT, EMBED_REGION, FIND, REIDENTIFY, REMEMBER, FORGET, LIST_OBJECTS, SEARCH_FRAMES)
 ACTIONS = (FOLLOW,)
 
 
 def _type_name(interface: Any) -> str:
+    if isinstance(interface, str):
+        return interface
     package, kind = interface.__module__.split('.')[:2]
     return f'{package}/{kind}/{interface.__name__}'
 
