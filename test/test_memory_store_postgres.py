@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from memorytest import CALIBRATION, MAP, MODEL, Postgres, brute_force, frame, postgres_server, thing, vectors
 
+from embedder_ros.memory import postgres as postgres_module
 from embedder_ros.memory import store as store_module
 from embedder_ros.memory.open import open_store
-from embedder_ros.memory.store import Filter
+from embedder_ros.memory.store import Filter, Store
 from embedder_ros.types import ModelInfo, UserError, unit_rows
 
 psycopg = pytest.importorskip('psycopg', reason='psycopg is not installed')
@@ -198,6 +199,70 @@ def test_a_user_without_rights_is_told(server: Postgres) -> None:
         open_store(url.replace('robot@', 'guest@'), MAP, MODEL)
 
 
+def wait_for_index(store: Store) -> None:
+    for _ in range(600):
+        if store._indexed:  # type: ignore[attr-defined]
+            return
+        time.sleep(0.1)
+    raise AssertionError('the index was not made')
+
+
+def test_an_index_is_made_when_a_memory_has_grown(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, 'EXACT', 30)
+    store = open_store(server.new_url(), MAP, MODEL)
+    store.put([thing(f'{i}', row) for i, row in enumerate(vectors(40))])
+    assert not store._indexed  # type: ignore[attr-defined]
+    store.search(vectors(1), 1, ALL)
+    wait_for_index(store)
+    store.close()
+
+
+def test_an_index_that_was_cut_short_is_made_anew(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves an index behind that no search uses, and that is in the way of another one."""
+    url = server.new_url()
+    store = open_store(url, MAP, MODEL)
+    store.put([thing(f'{i}', row) for i, row in enumerate(vectors(40))])
+    store._server.index(1, 'vector')  # type: ignore[attr-defined]
+    store.close()
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid='embedder_ros.views_1_vector'::regclass"
+    with psycopg.connect(url, autocommit=True) as admin:
+        assert admin.execute(valid).fetchone() == (True,)
+        admin.execute(valid.replace('SELECT indisvalid FROM pg_index', 'UPDATE pg_index SET indisvalid=false'))
+        assert admin.execute(valid).fetchone() == (False,)
+        monkeypatch.setattr(store_module, 'EXACT', 30)
+        store = open_store(url, MAP, MODEL)
+        wait_for_index(store)
+        assert admin.execute(valid).fetchone() == (True,)
+    store.close()
+
+
+def test_an_index_that_another_robot_makes_is_waited_for_without_blocking(
+    server: Postgres, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = server.new_url()
+    store = open_store(url, MAP, MODEL)
+    store.put([thing(f'{i}', row) for i, row in enumerate(vectors(40))])
+    monkeypatch.setattr(store_module, 'EXACT', 30)
+    monkeypatch.setattr(postgres_module, 'INDEX_PAUSE', 0.0)
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(hashtext('views_1_vector'))")
+        for _ in range(600):
+            assert len(store.search(vectors(1), 1, ALL)[0]) == 1
+            if 'another robot is making views_1_vector' in caplog.text:
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError('no word of the other robot')
+        assert not store._indexed  # type: ignore[attr-defined]
+    for _ in range(600):
+        store.search(vectors(1), 1, ALL)
+        if store._indexed:  # type: ignore[attr-defined]
+            break
+        time.sleep(0.1)
+    wait_for_index(store)
+    store.close()
+
+
 def test_the_index_finds_what_is_near_and_respects_filters(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     url = server.new_url()
     store = open_store(url, MAP, MODEL)
@@ -207,11 +272,7 @@ def test_the_index_finds_what_is_near_and_respects_filters(server: Postgres, mon
     store.close()
     monkeypatch.setattr(store_module, 'EXACT', 300)
     store = open_store(url, MAP, MODEL)
-    for _ in range(600):
-        if store._indexed:  # type: ignore[attr-defined]
-            break
-        time.sleep(0.1)
-    assert store._indexed, 'the index was not made'  # type: ignore[attr-defined]
+    wait_for_index(store)
     for which, counting in (
         (ALL, objects),
         (Filter(cameras=('camera 1',)), objects[1::2]),  # by the index

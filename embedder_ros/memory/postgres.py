@@ -2,15 +2,17 @@
 """The memory of a fleet: PostgreSQL with pgvector. Several robots write at once; the newest write of an object stays.
 
 Search runs on the server: exact by a pass over the vectors that the filter leaves, and by an HNSW index beyond
-`store.EXACT` of them. The index is made in the background when a memory that has grown so large is opened. What is
-forgotten is deleted in one transaction; the server's own log and backups keep its bytes until they are recycled and
-vacuumed, which is its administrator's.
+`store.EXACT` of them. The index is made in the background when a memory that has grown so large is opened or searched,
+and again later when that fails. What is forgotten is deleted in one transaction; the server's own log and backups keep
+its bytes until they are recycled and vacuumed, which is its administrator's.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -24,6 +26,7 @@ from embedder_ros.memory.store import Filter, FrameHit, Hit, Other, Places, Stor
 from embedder_ros.types import FloatArray, ModelInfo, Object, UserError
 
 EF_SEARCH = 200  # candidates of the approximate index. Raising it finds more and takes longer.
+INDEX_PAUSE = 600.0  # seconds after which an index that could not be made is tried again, when it is missed
 _COLUMNS = 'object_id, last_seen, camera, words, position_frame, x, y, z, presence, body'
 
 _log = logging.getLogger(__name__)
@@ -56,13 +59,14 @@ class PostgresStore:
             identity = model.dim if model.identity_view is None else model.identity_view.shape[1]
             self._server.tables(self._memory, model.dim, identity)
             self.others = self._run(self._found)
-            self._indexed = self.count()[0] > store.EXACT
+            large = self.count()[0] > store.EXACT
         except BaseException:
             self._server.close()
             raise
-        if self._indexed:
-            self._indexed = False
-            threading.Thread(target=self._build_indexes, name='memory index', daemon=True).start()
+        self._indexed = False
+        self._index_after = 0.0  # by time.monotonic, from when it may be made; never while it is
+        if large:
+            self._index_aside()
 
     # Objects.
 
@@ -245,6 +249,12 @@ class PostgresStore:
                 others.append(Other(map_id, model_id, count))
         return tuple(o for o in others if o.objects)
 
+    def _index_aside(self) -> None:
+        """Make the index in the background, unless that goes on or has failed just now."""
+        if time.monotonic() >= self._index_after:
+            self._index_after = math.inf
+            threading.Thread(target=self._build_indexes, name='memory index', daemon=True).start()
+
     def _build_indexes(self) -> None:
         columns = ('vector',) if self._model.identity_view is None else ('vector', 'individual')
         try:
@@ -252,15 +262,17 @@ class PostgresStore:
                 self._server.index(self._memory, column)
         except Exception as error:  # noqa: BLE001 - search goes on without, exact and slower
             _log.warning('the index of %s was not made, search stays exact and slow: %s', self._server.name, error)
+            self._index_after = time.monotonic() + INDEX_PAUSE
         else:
             self._indexed = True
 
     def _approximate(self, cursor: Cursor, where: str, values: Sequence[Any]) -> bool:
         """Whether more objects than can be compared one by one are left; prepares the transaction for it."""
-        if not self._indexed:
-            return False
         query = f'SELECT count(*) FROM objects_{self._memory} WHERE true{where}'
         if cursor.execute(query, values).fetchone()[0] <= store.EXACT:
+            return False
+        if not self._indexed:
+            self._index_aside()
             return False
         cursor.execute(f'SET LOCAL hnsw.ef_search={EF_SEARCH}')
         cursor.execute("SET LOCAL hnsw.iterative_scan='strict_order'")

@@ -140,11 +140,21 @@ class Server:
         self._alone(lambda cursor: _each(cursor, _TABLES.format(m=memory, dim=dim, identity=identity)))
 
     def index(self, memory: int, column: str) -> None:
-        """Make a map and model's approximate index, once; slow, and harmless to those who write meanwhile."""
+        """Make a map and model's approximate index, once; slow, and harmless to those who write meanwhile.
+
+        Raises UserError while another robot makes it.
+        """
+        name, table = f'views_{memory}_{column}', f'views_{memory}'
+        method = f'USING hnsw ({column} halfvec_cosine_ops)'
         with _connect(self._url) as connection:
             connection.execute('SET search_path = embedder_ros, public')
-            name, table = f'views_{memory}_{column}', f'views_{memory}'
-            method = f'USING hnsw ({column} halfvec_cosine_ops)'
+            # Never waited for: who makes an index waits for every open statement, and that would be one.
+            if not connection.execute('SELECT pg_try_advisory_lock(hashtext(%s))', (name,)).fetchone()[0]:
+                raise UserError(f'another robot is making {name}')
+            # Making it was cut short: it would stand there unused for ever.
+            broken = 'SELECT FROM pg_index WHERE indexrelid=to_regclass(%s) AND NOT indisvalid'
+            if connection.execute(broken, (name,)).fetchone() is not None:
+                connection.execute(f'DROP INDEX CONCURRENTLY {name}')
             connection.execute(f'CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table} {method}')
 
     def close(self) -> None:
