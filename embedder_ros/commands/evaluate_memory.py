@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     from embedder_ros.evaluation import recall
     from embedder_ros.evaluation.truth import Truth
+    from embedder_ros.memory.policy import PERSON_WORDS
 
     check_truths(options)
     pipeline = build.pipeline(options)
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     truths = [Truth(path) for path in options.truth]
     texts = sorted({text for truth in truths for text in truth.questions})
     vectors = dict(zip(texts, embedder.embed_text(texts), strict=True))
-    person = embedder.embed_text(['a person'])[0]
+    person = embedder.embed_text([PERSON_WORDS])[0]
     asked = []
     for number, (path, truth) in enumerate(zip(options.path, truths, strict=True)):
         seen = observations(pipeline, path, options)

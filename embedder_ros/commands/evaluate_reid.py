@@ -70,6 +70,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     from embedder_ros.evaluation import reid
     from embedder_ros.evaluation.reid_clips import drop, hide, joined
+    from embedder_ros.memory.policy import PERSON_WORDS
 
     if options.truth:
         check_truths(options)
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     model = pipeline.embedder.info
     whole = joined([_clip(pipeline, options, n) for n in range(len(options.path))])
     clip = hide(drop(whole, options.drop, options.seed), options.hide, options.seed)
-    person = None if options.people else pipeline.embedder.embed_text(['a person'])[0]
+    person = None if options.people else pipeline.embedder.embed_text([PERSON_WORDS])[0]
     report = {
         'paths': options.path,
         'model_id': model.model_id,

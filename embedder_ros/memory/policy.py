@@ -19,6 +19,7 @@ from embedder_ros.types import NANOSECONDS, Calibration, UserError
 MARGIN_ODDS = 1.25
 # Odds by which a look-alike at the remembered place beats one elsewhere. Raising it lets the place overrule appearance.
 PLACE_ODDS = 8.0
+PERSON_WORDS = 'a person'  # whose embedding tells people from things
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from rclpy.task import Future
 from embedder_ros.grounding.scene import Question
 from embedder_ros.memory.memory import Memory, Place
 from embedder_ros.memory.open import open_store
-from embedder_ros.memory.policy import Settings
+from embedder_ros.memory.policy import PERSON_WORDS, Settings
 from embedder_ros.memory.store import Filter
 from embedder_ros.models.base import TextKind
 from embedder_ros.msg import Query, Region
@@ -28,7 +28,6 @@ from embedder_ros.nodes.poses import Poses
 from embedder_ros.srv import Forget, ListObjects, Reidentify, Remember, SearchFrames
 from embedder_ros.types import Answer, ModelInfo, Object, Observation, Outcome, Track, UserError, box_iou
 
-PERSON = 'a person'  # what tells people from things
 RETRY = 5.0  # seconds until a memory that could not be opened is tried again
 THUMBNAIL = 160  # longer side of an object's picture, pixels
 FRAME_THUMBNAIL = 320
@@ -205,7 +204,7 @@ class MemoryServer:
 
     async def _opened(self, model: ModelInfo) -> Memory:
         v = self._values
-        person = None if v.allow_person_identity else await self._queries.text(PERSON)
+        person = None if v.allow_person_identity else await self._queries.text(PERSON_WORDS)
         settings = Settings(**{name: getattr(v, f'memory_{name}') for name in parameters.MEMORY_SETTINGS})
         opening = partial(open_store, v.memory, v.map_id, model, capacity=settings.max_objects)
         store = await aside(opening, self._node.executor)  # a server that does not answer takes seconds
