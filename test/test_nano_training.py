@@ -24,7 +24,7 @@ pytest.importorskip('onnx')
 from embedder_ros.models.nano import WEIGHTS  # noqa: E402
 from embedder_ros.models.nano.colour import COLOURS, PALETTE  # noqa: E402
 from embedder_ros.models.nano.image import CROP, ImageEncoder  # noqa: E402
-from embedder_ros.models.nano.layout import IDENTITY, MEANING  # noqa: E402
+from embedder_ros.models.nano.layout import IDENTITY, MEANING, ONE  # noqa: E402
 from embedder_ros.models.nano.proposer import MAPS, REFINED_MAPS, NanoProposer  # noqa: E402
 from embedder_ros.models.registry import load_model  # noqa: E402
 from embedder_ros.pipeline import Pipeline  # noqa: E402
@@ -41,7 +41,17 @@ from embedder_ros.training import (  # noqa: E402
     train_proposals,
     train_refiner,
 )
-from embedder_ros.training.network import KEPT, SHADES, Crops, Proposals, Refiner, settle, shades  # noqa: E402
+from embedder_ros.training.network import (  # noqa: E402
+    CONSTANT,
+    KEPT,
+    SHADES,
+    Crops,
+    Head,
+    Proposals,
+    Refiner,
+    settle,
+    shades,
+)  # fmt: skip
 from embedder_ros.training.photos import Sample, Single, Thing, alone, altered, mosaics, recoloured  # noqa: E402
 from embedder_ros.training.phrases import Asked, Bank, truth  # noqa: E402
 from embedder_ros.types import Frame, UserError, box_iou  # noqa: E402
@@ -290,6 +300,18 @@ def test_exported_model_loads_and_sees(trained: tuple, bank: Bank, data: Path, t
     assert json.loads((tmp_path / 'nano.json').read_text())['calibration']['scale'] == 20.0
 
 
+def test_training_cannot_take_the_constant_away() -> None:
+    """Queries are moved by it (models/nano/evening.py): without it they would become nothing but the move."""
+    head = Head()
+    optimiser = torch.optim.SGD([head.shares], 1.0)
+    for _ in range(50):
+        optimiser.zero_grad()
+        (-head.weights()[:3].sum()).backward()
+        optimiser.step()
+    shares = head.weights().detach()
+    assert float(shares[3]) == pytest.approx(CONSTANT) and float(shares.square().sum()) == pytest.approx(1 - KEPT**2)
+
+
 def test_exported_head_is_the_trained_head(trained: tuple, data: Path, tmp_path: Path) -> None:
     from embedder_ros.inference.session import OnnxSession
 
@@ -306,6 +328,7 @@ def test_exported_head_is_the_trained_head(trained: tuple, data: Path, tmp_path:
     np.testing.assert_allclose(got['iou'], torch.sigmoid(want['iou'])[0].numpy(), atol=0.02)
     meaning = (want['meaning'][0] * weights[0]).numpy()
     np.testing.assert_allclose(got['embedding'][:, MEANING], meaning, atol=0.02)
+    np.testing.assert_allclose(got['embedding'][:, ONE], CONSTANT, atol=1e-6)
     shares = (export.INDIVIDUAL_SHARE, export.PIXELS_SHARE, export.HISTOGRAM_SHARE)
     parts = (want['individual'][0], pixels, want['histogram'][0])
     looks = np.concatenate([share * part for share, part in zip(shares, parts, strict=True)], axis=1)

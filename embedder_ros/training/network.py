@@ -24,7 +24,7 @@ CROP_CHANNELS = (24, 48, 64, 96)
 PIXEL_MEAN, PIXEL_SPREAD = 0.45, 0.25  # of pixels in 0..1, to about -2..2
 DARK = 0.05  # added to a brightness before its logarithm
 
-KEPT = 0.2  # share of the individual part in an object vector
+KEPT, CONSTANT = 0.2, 0.18312186  # shares of the individual part and of the constant in an object vector, as shipped
 MAP_CHANNELS = {'s4': 24, 's8': 40, 's16': 112, 's32': 320}  # of the backbone's maps
 CELLS = 12  # of a side of a box that is refined; its pixels are seen twice as fine
 SIDE = 30.0  # pixels of a typical refined box
@@ -110,14 +110,17 @@ class Head(nn.Module):
         # Before any training a colour is what most of the box shows, its centre first.
         seen = torch.cat([torch.eye(len(COLOURS)) * share for share in (1.8, 1.2, 0.0)])
         self.register_buffer('seen', seen)
-        self.shares = nn.Parameter(torch.tensor([0.6, 0.6, 0.3, 0.2]))  # meaning, classes, colours, constant
+        self.shares = nn.Parameter(torch.tensor([0.6, 0.6, 0.3]))  # meaning, classes, colours
 
     def weights(self) -> Tensor:
         """(4,) shares of meaning, classes, colours and constant in an object vector.
 
-        With that of the individual, which no query asks for and training would let vanish, their squares sum to 1.
+        With that of the individual their squares sum to 1. Training would let two of them vanish, so they are fixed: no
+        query asks for the individual, and the bias says what the constant could; without it queries cannot be moved
+        (models/nano/evening.py).
         """
-        return (1 - KEPT**2) ** 0.5 * F.normalize(self.shares.abs(), dim=0)
+        learned = (1 - KEPT**2 - CONSTANT**2) ** 0.5 * F.normalize(self.shares.abs(), dim=0)
+        return torch.cat([learned, learned.new_tensor([CONSTANT])])
 
     def forward(self, batch: dict[str, Tensor], padding: Tensor | None = None) -> dict[str, Tensor]:
         """Batches (B, N, ...) to parts (B, N, ...) and the IoU logit (B, N); padding (B, N) is True on unused rows."""
